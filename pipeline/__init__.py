@@ -1,0 +1,1 @@
+"""The library behind the stages: data, networks, training, evaluation, tracking and report."""
