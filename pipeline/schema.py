@@ -177,6 +177,8 @@ class Training(Section):
     """Deterministic kernels: a resumed training ends in the same bits as an undisturbed one (fp32)."""
     curve_every: Size
     """Iterations between the points of the error curves."""
+    test_every: Size
+    """Iterations between the curve points at which test and holdout error are measured too."""
     options: dict[str, str | int | float | bool]
     """Options of the network's builder, such as stride_in for the bottlenecks."""
 
@@ -188,6 +190,8 @@ class Training(Section):
             raise ValueError(
                 f"schedule.milestones: {list(self.schedule.milestones)} must lie below iterations {self.iterations}"
             )
+        if self.test_every % self.curve_every:
+            raise ValueError(f"test_every: {self.test_every} must be a multiple of curve_every {self.curve_every}")
         if self.optimizer.nesterov and self.optimizer.momentum_form == "caffe":
             raise ValueError("optimizer.nesterov: true is only there for momentum_form 'torch'")
         return self
