@@ -96,7 +96,7 @@ class BasicBlock(ResidualBlock):
 
 
 class Bottleneck(ResidualBlock):
-    """F(x) = BN(conv1x1(relu(BN(conv3x3(relu(BN(conv1x1(x)))))))), the last with 4 times the channels (Figure 5, right).
+    """F(x) = BN(conv1x1(relu(BN(conv3x3(relu(BN(conv1x1(x)))))))), the last 4 times as wide (Figure 5, right).
 
     The stride is in the first 1x1 as in the paper (`stride_in="conv1x1"`), or in the 3x3 as in later
     implementations (`"conv3x3"`). Raises ValueError on another `stride_in`.

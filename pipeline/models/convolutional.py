@@ -1,6 +1,6 @@
 """Fully convolutional form of a network: the same weights give a map of scores over an image of any size."""
 
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,6 +32,22 @@ def dense(layer: nn.Linear, features: Tensor, kernel_size: int = 1) -> Tensor:
     return F.conv2d(features, kernel, layer.bias)
 
 
+def dense_classifier(layers: nn.Sequential, features: Tensor, kernel_size: int) -> Tensor:
+    """Apply fully connected layers, with what stands between them, at every position of a feature map.
+
+    (N, C, H, W) -> (N, num_classes, H - kernel_size + 1, W - kernel_size + 1); the first layer sees
+    kernel_size x kernel_size positions, the others one.
+    """
+    first = True
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            features = dense(layer, features, kernel_size if first else 1)
+            first = False
+        else:
+            features = layer(features)
+    return features
+
+
 class GlobalPoolNetwork(nn.Module):
     """fc(mean over positions of feature_map(x)): the paper's classifier after global average pooling.
 
@@ -48,8 +64,11 @@ class GlobalPoolNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Scores before softmax, (N, 3, H, W) -> (N, num_classes). Raises ValueError on images of another shape."""
         require_images(images, self.minimum_size)
-        pooled = F.adaptive_avg_pool2d(self.feature_map(images), 1)
-        return self.fc(pooled.flatten(1))
+        return self.classify(F.adaptive_avg_pool2d(self.feature_map(images), 1).flatten(1))
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Scores of pooled features, (N, C) -> (N, num_classes)."""
+        return self.fc(pooled)
 
     def score_map(self, images: Tensor) -> Tensor:
         """Scores at every position, (N, 3, H, W) -> (N, num_classes, h, w); their mean is the forward's score."""
@@ -66,4 +85,4 @@ def score_map(network: nn.Module, images: Tensor) -> Tensor:
     """
     if not isinstance(network, FullyConvolutional):
         raise TypeError(f"{type(network).__name__} has no fully convolutional form: it defines no score_map")
-    return cast(Tensor, network.score_map(images))
+    return network.score_map(images)

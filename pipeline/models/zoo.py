@@ -10,17 +10,25 @@ from functools import partial
 import torch
 from torch import nn
 
-from pipeline.models import cifar, imagenet
+from pipeline.models import cifar, highway, imagenet, prelu_net
 from pipeline.models.blocks import Bottleneck
+from pipeline.models.bn_inception import BNInception
+from pipeline.models.googlenet import GoogLeNet
 from pipeline.models.initialisation import he_initialise
+from pipeline.models.vgg import VGG16
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How a network is made: `construct(num_classes, *, options)`, then `initialise(network)`."""
+    """How a network is made: `construct(num_classes, *, options)`, then `initialise(network)`.
+
+    `image_size` in pixels a side and `num_classes` are those of the data it was published for.
+    """
 
     construct: Callable[..., nn.Module]
     initialise: Callable[[nn.Module], None] = he_initialise
+    image_size: int = 224
+    num_classes: int = 1000
 
     def options(self) -> tuple[str, ...]:
         """Names of the options that the network takes, in the order of its constructor."""
@@ -34,19 +42,30 @@ def _imagenet_entry(architecture: imagenet.Architecture) -> Entry:
 
 
 def _cifar_entry(family: str, depth: int) -> Entry:
-    return Entry(partial({"plain": cifar.plain_network, "resnet": cifar.residual_network}[family], depth))
+    construct = {"plain": cifar.plain_network, "resnet": cifar.residual_network}[family]
+    return Entry(partial(construct, depth), image_size=32, num_classes=10)
+
+
+def _highway_entry(architecture: highway.Architecture) -> Entry:
+    construct = partial(highway.HighwayNetwork, architecture)
+    return Entry(construct, highway.initialise, image_size=32, num_classes=10)
 
 
 NETWORKS: dict[str, Entry] = {
     **{name: _imagenet_entry(architecture) for name, architecture in imagenet.ARCHITECTURES.items()},
+    "vgg16": Entry(VGG16),
+    "googlenet": Entry(GoogLeNet),
+    "bn_inception": Entry(BNInception),
+    "prelu_net": Entry(prelu_net.PReLUNet, prelu_net.initialise),
     **{f"plain{depth}": _cifar_entry("plain", depth) for depth in cifar.PLAIN_DEPTHS},
     **{f"resnet{depth}": _cifar_entry("resnet", depth) for depth in cifar.RESNET_DEPTHS},
+    **{name: _highway_entry(architecture) for name, architecture in highway.ARCHITECTURES.items()},
 }
 """The named networks. Besides them `find` knows every other depth 6n + 2 of the CIFAR family."""
 
 
 def names() -> list[str]:
-    """Names of the networks in the order of the paper's tables; any other plainD or resnetD with D = 6n + 2 works too."""
+    """Names of the networks. Any other plainD or resnetD with D = 6n + 2 can be built too."""
     return list(NETWORKS)
 
 
