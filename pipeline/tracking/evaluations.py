@@ -1,0 +1,118 @@
+"""Errors of trained networks and of ensembles, on their MLflow runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunTag
+
+from pipeline.provenance import digest_of
+from pipeline.tracking import store
+from pipeline.tracking.names import as_tags, evaluation_metrics, source_tags
+from pipeline.tracking.runs import find_run
+
+Metrics = Mapping[str, Mapping[str, float]]
+
+
+def log_evaluation(
+    experiment: str,
+    run: str,
+    run_id: str | None,
+    metrics: Metrics,
+    *,
+    iterations: int,
+    split: str = "test",
+    identity: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+) -> str:
+    """Log errors by protocol on the training's run, at its last iteration; the run's identifier.
+
+    Without `run_id` the run is found by `identity`. Figures that are there already are not logged again.
+    ValueError if there is no such run.
+    """
+    client = store.client()
+    run_id = run_id or _training_run(client, experiment, run, identity)
+    _log_figures(client, run_id, evaluation_metrics(metrics, split), iterations)
+    if tags:
+        _set_tags(client, run_id, as_tags(tags))
+    return run_id
+
+
+def log_ensemble(
+    experiment: str,
+    name: str,
+    members: Sequence[str],
+    member_run_ids: Mapping[str, str | None],
+    metrics: Metrics,
+    *,
+    split: str = "test",
+    tags: Mapping[str, Any] | None = None,
+) -> str:
+    """Log an ensemble's errors on a run of its own that names and links its members; the run's identifier.
+
+    The same members (by run identifier) come to the same run again. ValueError for fewer than two members.
+    """
+    if len(members) < 2:
+        raise ValueError(f"ensemble {name}: {list(members)} is not an ensemble: name at least two runs")
+    client, experiment_id = store.client(), store.experiment_id(experiment)
+    identity = digest_of([name, [[member, member_run_ids.get(member)] for member in members]])
+    described = _ensemble_tags(experiment, experiment_id, name, members, member_run_ids) | as_tags(tags or {})
+    found = find_run(client, experiment_id, name, identity)
+    if found is None:
+        all_tags = {**described, "identity": identity, **source_tags()}
+        found = client.create_run(experiment_id, tags=all_tags, run_name=f"ensemble-{name}")
+    else:
+        _set_tags(client, found.info.run_id, described)
+    _log_figures(client, found.info.run_id, evaluation_metrics(metrics, split), 0)
+    if found.info.status != "FINISHED":
+        client.set_terminated(found.info.run_id)
+    return str(found.info.run_id)
+
+
+def run_link(experiment_id: str, run_id: str) -> str:
+    """Where the UI shows a run: a full address for a server, else relative to the UI's own."""
+    uri = mlflow.get_tracking_uri()
+    base = uri.rstrip("/") + "/" if uri.startswith("http") else ""
+    return f"{base}#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def _training_run(client: MlflowClient, experiment: str, run: str, identity: str | None) -> str:
+    found = find_run(client, store.experiment_id(experiment), run, identity) if identity else None
+    if found is None:
+        raise ValueError(
+            f"{experiment}/{run}: MLflow at {mlflow.get_tracking_uri()} has no run of identity {identity}; "
+            "send its history first (pipeline.tracking.runs.send_history)"
+        )
+    return str(found.info.run_id)
+
+
+def _log_figures(client: MlflowClient, run_id: str, figures: Mapping[str, float], step: int) -> None:
+    logged = client.get_run(run_id).data.metrics
+    now = time.time_ns() // 1_000_000
+    new = [Metric(name, value, now, step) for name, value in figures.items() if logged.get(name) != value]
+    if new:
+        client.log_batch(run_id, metrics=new)
+
+
+def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def _ensemble_tags(
+    experiment: str, experiment_id: str, name: str, members: Sequence[str], run_ids: Mapping[str, str | None]
+) -> dict[str, str]:
+    lines = [_member_line(experiment_id, member, run_ids.get(member)) for member in members]
+    note = f"Ensemble **{name}**: the average of its members' probabilities.\n\n" + "\n".join(lines)
+    linked = {f"member.{member}": run_ids.get(member) for member in members}
+    return as_tags(
+        {"kind": "ensemble", "experiment": experiment, "run": name, "members": ", ".join(members), **linked}
+        | {"mlflow.note.content": note}
+    )
+
+
+def _member_line(experiment_id: str, member: str, run_id: str | None) -> str:
+    return f"- [{member}]({run_link(experiment_id, run_id)})" if run_id else f"- {member}"
