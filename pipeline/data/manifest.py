@@ -46,7 +46,7 @@ class Skipped(Entry):
 class SplitEntry(Entry):
     """The images of one split, in the order of its shards."""
 
-    images: Count
+    n_images: Count
     unlabelled: Count
     images_by_class: dict[str, Count]
     """Keyed by class key, in label order."""

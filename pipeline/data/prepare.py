@@ -87,7 +87,7 @@ def _finish(
     for split in dict.fromkeys(piece.split for piece in listing.pieces):
         own = [record for task, record in zip(tasks, records, strict=True) if task.piece.split == split]
         splits[split] = _split_entry(split, listing, own, work)
-    if not splits.get("train") or not splits["train"].images:
+    if not splits.get("train") or not splits["train"].n_images:
         raise SourceError(f"{data.url or data.source}: no image in the train split")
     manifest = _manifest(data, listing, splits, next(r.image_shape for r in records if r.shard is not None))
     statistics = _statistics(local_store(manifest, work), data, run_tasks)
@@ -108,7 +108,7 @@ def _split_entry(split: str, listing: Listing, records: Sequence[ShardRecord], w
     counts = Counter(labels)
     oddities = sum((Counter(record.oddities) for record in records), Counter[str]())
     return SplitEntry(
-        images=len(labels),
+        n_images=len(labels),
         unlabelled=counts[UNLABELLED],
         images_by_class={key: counts[label] for label, key in enumerate(listing.class_keys)},
         shards=tuple(record.shard for record in records if record.shard is not None),
@@ -148,7 +148,7 @@ def _manifest(
 
 
 def _statistics(store: Store, data: Data, run_tasks: RunTasks) -> InputStatistics:
-    n_images = store.manifest.splits["train"].images
+    n_images = store.manifest.splits["train"].n_images
     tasks = [
         SumTask(store, rows, data.mean.shorter_side, data.mean.crop) for rows in ranges(n_images, data.shard_images)
     ]

@@ -59,7 +59,7 @@ class Split:
 
     def __init__(self, name: str, entry: SplitEntry, shape: Shape | None, fetch: Fetch) -> None:
         self.name, self.shape = name, shape
-        self.n_images = entry.images
+        self.n_images = entry.n_images
         self._entry, self._fetch = entry, fetch
         self._starts = [0, *itertools.accumulate(shard.rows for shard in entry.shards)]
         self._open: dict[int, Shard] = {}
