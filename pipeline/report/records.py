@@ -1,0 +1,73 @@
+"""The records that earlier stages leave, checked on reading."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+REQUIRED_PROVENANCE = "parameters, git_commit, data_digest, packages, hardware, wall_seconds"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+
+class Errors(_Record):
+    """Errors of one protocol, in percent of `n_images`."""
+
+    top1_error: Percent
+    top5_error: Percent
+    n_images: int = Field(ge=1)
+
+
+class Provenance(_Record):
+    """Where a figure comes from; a figure that lacks any of the required fields is not shown."""
+
+    parameters: dict[str, Any] = Field(min_length=1)
+    git_commit: str | None
+    git_dirty: bool | None = None
+    data_digest: str = Field(min_length=1)
+    packages: dict[str, str] = Field(min_length=1)
+    hardware: dict[str, Any] = Field(min_length=1)
+    wall_seconds: float = Field(ge=0)
+    python: str | None = None
+    precision: str | None = None
+    seed: int | None = None
+    workers: int | None = None
+    started: str | None = None
+
+
+class TrainingRecord(_Record):
+    """train.json of a model folder."""
+
+    provenance: Provenance
+    seed: int
+    iterations: int = Field(ge=1)
+    parameters: int | None = None
+    """Trainable parameters of the network."""
+    training_error: Percent | None = None
+    weights_sha256: str | None = None
+    wall_seconds: float | None = None
+    mlflow_run_id: str | None = None
+
+
+class EvaluationRecord(_Record):
+    """evaluate.json beside a run's predictions."""
+
+    metrics: dict[str, Errors]
+    provenance: Provenance
+
+
+class LayerResponse(_Record):
+    """The standard deviation of one 3×3 layer's output, after BN and before ReLU or addition."""
+
+    name: str
+    std: float = Field(ge=0, allow_inf_nan=False)
+
+
+class Responses(_Record):
+    """responses.json of a model folder: the layers in order, as Figure 7 has them."""
+
+    layers: list[LayerResponse] = Field(min_length=1)
