@@ -24,6 +24,7 @@ from sqlalchemy import create_engine, inspect, make_url
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 _SQLITE = "sqlite:///"
+_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 _VARIABLE = "MLFLOW_TRACKING_URI"
 _prepared: set[str] = set()
 _chosen_here: set[str] = set()
@@ -37,7 +38,8 @@ def initialise(uri: str | None = None, root: Path | None = None) -> str:
     A new SQLite database is created whole or not at all, by one process at a time. Servers and other databases are
     first spoken to when used. ValueError if a SQLite database is not of this MLflow's schema: nothing is migrated here.
     """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
     root = (root or Path.cwd()).resolve()
     chosen = _from_environment() or uri or f"{_SQLITE}{root / DATABASE}"
     if chosen.startswith(_SQLITE):
@@ -117,7 +119,7 @@ def _prepare(uri: str) -> None:
     with _guard:
         if uri in _prepared and _is_there(uri):
             return
-        for noisy in ("mlflow.store.db.utils", "alembic"):
+        for noisy in ("mlflow.store.db.utils", "mlflow.pyfunc", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         if uri.startswith(_SQLITE):
             _prepare_sqlite(uri)

@@ -1,0 +1,240 @@
+"""The MLflow model registry: one registered model a variant, one version for each set of weights."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from pipeline.config import split_run
+from pipeline.schema import Evaluation
+from pipeline.tracking import store
+from pipeline.tracking.description import About, describe, error_table
+from pipeline.tracking.evaluations import Metrics, run_link
+from pipeline.tracking.names import as_tags
+from pipeline.tracking.package import package_digest, save_package, weights_digest
+
+BEST, LATEST = "best", "latest"
+WEIGHTS_TAG, PACKAGE_TAG, HOLDOUT_TAG = "weights.sha256", "package.sha256", "top1_error.holdout"
+PINNED_TAG = "best.pinned"
+COMPARABLE = ("data.digest", "data.holdout")
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A registered model's version, as registry.json records it."""
+
+    name: str
+    version: str
+    run_id: str
+    weights_sha256: str
+    aliases: list[str]
+
+    def record(self) -> dict[str, Any]:
+        """The values without the name."""
+        return {key: value for key, value in asdict(self).items() if key != "name"}
+
+
+def network_model_name(experiment: str, run: str) -> str:
+    """The registered model of a run's network: digits-resnet56."""
+    return f"{experiment}-{split_run(run)[0]}"
+
+
+def ensemble_model_name(experiment: str, ensemble: str, ensembles: Sequence[str]) -> str:
+    """The registered model of an ensemble: digits-ensemble where it is the only one, else digits-ensemble-<name>."""
+    return f"{experiment}-ensemble" if len(ensembles) == 1 else f"{experiment}-ensemble-{ensemble}"
+
+
+def register_model(
+    name: str,
+    experiment: str,
+    members: Mapping[str, Path],
+    run_id: str,
+    metrics: Metrics,
+    evaluation: Evaluation,
+    about: About,
+    *,
+    tags: Mapping[str, Any] | None = None,
+    example: np.ndarray | None = None,
+) -> Registration:
+    """Register a network (one member) or an ensemble (several) and set the aliases.
+
+    `members` are model folders by run; `metrics` their errors by protocol, "holdout" for those on held-out training
+    images, by which @best is chosen. Weights that are registered already get no new version: its tags, description and
+    packaging are brought up to date. ValueError for an incomplete model folder.
+    """
+    client, digest = store.client(), weights_digest(members)
+    what = _what(members)
+    version_tags = as_tags({**_version_tags(experiment, members, metrics, about), **(tags or {})})
+    version_tags |= {WEIGHTS_TAG: digest, PACKAGE_TAG: package_digest(evaluation)}
+    url = run_link(store.experiment_id(experiment), run_id)
+    with store.exclusive(name):
+        _ensure_registered(client, name)
+        version = find_version(client, name, digest)
+        if version is None:
+            model_id = _log_model(client, name, experiment, members, run_id, evaluation, example)
+            version = _create_version(client, name, model_id, run_id, version_tags)
+        elif version.tags.get(PACKAGE_TAG) != version_tags[PACKAGE_TAG]:
+            _refresh_package(client, version, members, evaluation, example)
+        _describe(client, version, version_tags, _version_text(what, metrics, about))
+        _describe_model(client, name, describe(name, what, metrics, about, url), {"experiment": experiment, "kind": _kind(members)})
+        set_best(client, name)
+    return Registration(name, str(version.version), run_id, digest, aliases_of(client, name, str(version.version)))
+
+
+def find_version(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
+    """The newest usable version of these weights; None if there is none."""
+    found = [version for version in versions_of(client, name) if version.tags.get(WEIGHTS_TAG) == digest]
+    return max(found, key=lambda version: int(version.version), default=None)
+
+
+def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """All versions of a registered model that are ready for use."""
+    found: list[ModelVersion] = []
+    token = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", page_token=token)
+        found += [version for version in page if version.status == "READY"]
+        token = page.token
+        if not token:
+            return found
+
+
+def best_version(versions: Sequence[ModelVersion]) -> ModelVersion | None:
+    """The version that @best names by its rule (see description.BEST_RULE); None where there is none."""
+    if not versions:
+        return None
+    newest = max(versions, key=lambda version: int(version.version))
+    same = [v for v in versions if all(v.tags.get(tag) == newest.tags.get(tag) for tag in COMPARABLE)]
+    measured = [version for version in same if HOLDOUT_TAG in version.tags]
+    if not measured:
+        return newest
+    return min(measured, key=lambda version: (float(version.tags[HOLDOUT_TAG]), -int(version.version)))
+
+
+def set_best(client: MlflowClient, name: str) -> None:
+    """Point @best where the rule says, unless a promotion by hand holds it."""
+    model = client.get_registered_model(name)
+    versions = versions_of(client, name)
+    pinned = model.tags.get(PINNED_TAG)
+    chosen = next((v for v in versions if str(v.version) == pinned), None) or best_version(versions)
+    if chosen is not None and str(model.aliases.get(BEST)) != str(chosen.version):
+        client.set_registered_model_alias(name, BEST, str(chosen.version))
+
+
+def aliases_of(client: MlflowClient, name: str, version: str) -> list[str]:
+    """The aliases of a version; `latest` is MLflow's own for the newest."""
+    found = [alias for alias, target in client.get_registered_model(name).aliases.items() if str(target) == version]
+    newest = max((int(v.version) for v in versions_of(client, name)), default=0)
+    return sorted(found + ([LATEST] if int(version) == newest else []))
+
+
+def _ensure_registered(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _log_model(
+    client: MlflowClient,
+    name: str,
+    experiment: str,
+    members: Mapping[str, Path],
+    run_id: str,
+    evaluation: Evaluation,
+    example: np.ndarray | None,
+) -> str:
+    """Upload a model, as an output of its run; its identifier."""
+    experiment_id = store.experiment_id(experiment)
+    logged = client.create_logged_model(experiment_id, name, source_run_id=run_id, model_type="image classifier")
+    status = LoggedModelStatus.FAILED
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / "model"
+            model = Model(artifact_path=logged.artifact_location, run_id=run_id, model_id=logged.model_id)
+            save_package(path, members, evaluation, example, model)
+            client.log_model_artifacts(logged.model_id, str(path))
+        status = LoggedModelStatus.READY
+    finally:
+        client.finalize_logged_model(logged.model_id, status)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return str(logged.model_id)
+
+
+def _create_version(
+    client: MlflowClient, name: str, model_id: str, run_id: str, tags: Mapping[str, str]
+) -> ModelVersion:
+    return client.create_model_version(name, f"models:/{model_id}", run_id, tags=dict(tags), model_id=model_id)
+
+
+def _refresh_package(
+    client: MlflowClient,
+    version: ModelVersion,
+    members: Mapping[str, Path],
+    evaluation: Evaluation,
+    example: np.ndarray | None,
+) -> None:
+    """Bring a version's protocols and code to what the evaluation now uses; its weights stay."""
+    logged = client.get_logged_model(version.model_id)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "model"
+        model = Model(artifact_path=logged.artifact_location, run_id=version.run_id, model_id=version.model_id)
+        save_package(path, members, evaluation, example, model)
+        client.log_model_artifacts(version.model_id, str(path))
+
+
+def _describe(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str], text: str) -> None:
+    for key, value in tags.items():
+        if version.tags.get(key) != value:
+            client.set_model_version_tag(version.name, version.version, key, value)
+    if version.description != text:
+        client.update_model_version(version.name, version.version, text)
+
+
+def _describe_model(client: MlflowClient, name: str, text: str, tags: Mapping[str, str]) -> None:
+    model = client.get_registered_model(name)
+    for key, value in tags.items():
+        if model.tags.get(key) != value:
+            client.set_registered_model_tag(name, key, value)
+    if model.description != text:
+        client.update_registered_model(name, text)
+
+
+def _kind(members: Mapping[str, Path]) -> str:
+    return "network" if len(members) == 1 else "ensemble"
+
+
+def _what(members: Mapping[str, Path]) -> str:
+    if len(members) == 1:
+        return f"**{split_run(next(iter(members)))[0]}**"
+    return f"**Ensemble** of {', '.join(members)} (their probabilities averaged)"
+
+
+def _version_text(what: str, metrics: Metrics, about: About) -> str:
+    return f"{what}\n\n{error_table(metrics, about.published)}"
+
+
+def _version_tags(experiment: str, members: Mapping[str, Path], metrics: Metrics, about: About) -> dict[str, Any]:
+    found: dict[str, Any] = {"experiment": experiment, "kind": _kind(members), "data.digest": about.data_digest or None}
+    if len(members) == 1:
+        run = next(iter(members))
+        network, seed = split_run(run)
+        found |= {"run": run, "network": network, "seed": str(seed)}
+    else:
+        found["members"] = ", ".join(members)
+    for protocol, figures in metrics.items():
+        found |= {f"{figure}.{protocol}": value for figure, value in figures.items()}
+    for protocol, figures in about.published.items():
+        found |= {f"paper.{figure}.{protocol}": value for figure, value in figures.items()}
+    return {**found, "verdict": about.verdict}

@@ -1,0 +1,180 @@
+"""A training's run on a real SQLite store: continued, never doubled, complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+
+from pipeline.tracking import runs, store
+from pipeline.tracking.runs import TrainingRun
+
+REPOSITORY = Path(__file__).parents[2]
+PARAMETERS = {"training": {"batch_size": 64, "optimizer": {"learning_rate": 0.1}}, "runs": {}, "options": [1, 2]}
+
+
+def rows(first: int, last: int, every: int = 50) -> list[dict[str, str]]:
+    """Rows as read from history.csv: text, blank where not measured."""
+    return [
+        {
+            "iteration": str(i),
+            "epoch": str(i / 25),
+            "learning_rate": "0.1",
+            "training_loss": str(1000 / i),
+            "training_error": str(100 / i),
+            "test_error": str(i / 10) if i % 100 == 0 else "",
+            "images_per_second": "800.5",
+            "seconds": str(i),
+        }
+        for i in range(first, last + 1, every)
+    ]
+
+
+def begin(identity: str = "abc", **options: object) -> TrainingRun:
+    return TrainingRun.start_or_continue("digits", "resnet20-s3", identity, PARAMETERS, {"note": 1}, **options)  # type: ignore[arg-type]
+
+
+def all_runs() -> list[Run]:
+    return list(store.client().search_runs([store.experiment_id("digits")]))
+
+
+def history(run_id: str, metric: str) -> dict[int, float]:
+    found = [(m.step, m.value) for m in store.client().get_metric_history(run_id, metric)]
+    assert len(found) == len(dict(found)), "no step twice"
+    return dict(found)
+
+
+def test_curves_parameters_tags_and_data_are_logged(tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_STAGE", "train@resnet20-s3")
+    provenance = {"git_commit": "f" * 40, "data_digest": "d" * 64}
+    training = begin(dataset=("digits", "d" * 64, "data/digits"), provenance=provenance)
+    training.log_curves(rows(50, 200))
+    assert training.finish(limit=30)
+    (run,) = all_runs()
+    assert run.info.run_id == training.run_id and run.info.status == "FINISHED" and run.info.run_name == "resnet20-s3"
+    assert run.data.params == {
+        "training.batch_size": "64",
+        "training.optimizer.learning_rate": "0.1",
+        "runs": "{}",
+        "options": "[1, 2]",
+    }
+    expected = {"network": "resnet20", "seed": "3", "identity": "abc", "dvc.stage": "train@resnet20-s3", "note": "1"}
+    assert {key: run.data.tags[key] for key in expected} == expected
+    assert history(run.info.run_id, "training/loss") == {50: 20.0, 100: 10.0, 150: pytest.approx(20 / 3), 200: 5.0}
+    assert history(run.info.run_id, "test/error") == {100: 10.0, 200: 20.0}
+    assert set(run.data.metrics) == {
+        "training/loss",
+        "training/error",
+        "test/error",
+        "training/learning_rate",
+        "training/images_per_second",
+    }
+    (dataset,) = run.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("digits", "d" * 36)
+    artifact = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/provenance.json")
+    assert json.loads(artifact) == provenance
+
+
+@pytest.mark.parametrize("status", ["FAILED", "KILLED", None])
+def test_an_unfinished_run_is_continued_without_doubled_steps(tracking: str, status: str | None) -> None:
+    first = begin()
+    first.log_curves(rows(50, 200))
+    assert first.finish(status) if status else first._outbox.close(30)
+    second = begin(anew=True)
+    second.log_curves(rows(150, 300))
+    second.log_curves(rows(300, 400))
+    assert second.finish(limit=30)
+    (run,) = all_runs()
+    assert first.run_id == second.run_id == run.info.run_id and run.info.status == "FINISHED"
+    assert sorted(history(run.info.run_id, "training/loss")) == list(range(50, 401, 50))
+    assert sorted(history(run.info.run_id, "test/error")) == [100, 200, 300, 400]
+
+
+def test_a_finished_run_is_left_unless_training_starts_anew(tracking: str) -> None:
+    begin_and_finish = [begin(anew=anew) for anew in (False,)]
+    assert begin_and_finish[0].finish(limit=30)
+    first = all_runs()[0]
+    again = begin()
+    assert again.finish(limit=30) and again.run_id == first.info.run_id
+    assert all_runs()[0].info.end_time == first.info.end_time
+    anew = begin(anew=True)
+    other = begin(identity="xyz")
+    assert anew.finish(limit=30) and other.finish(limit=30)
+    assert len({first.info.run_id, anew.run_id, other.run_id}) == 3 == len(all_runs())
+
+
+def test_changed_parameters_of_a_continued_run_become_a_tag(tracking: str) -> None:
+    assert begin().finish("FAILED", limit=30)
+    changed = {**PARAMETERS, "workers": 2, "training": {"batch_size": 128}}
+    second = TrainingRun.start_or_continue("digits", "resnet20-s3", "abc", changed, {})
+    assert second.finish(limit=30)
+    (run,) = all_runs()
+    assert run.data.params["workers"] == "2" and run.data.params["training.batch_size"] == "64"
+    assert json.loads(run.data.tags["parameters.changed"]) == {"training.batch_size": "128"}
+
+
+def test_long_histories_and_parameters_go_in_several_batches(tracking: str) -> None:
+    tree = {f"key{i}": i for i in range(250)} | {"long": "x" * 7000}
+    training = TrainingRun.start_or_continue("digits", "resnet20-s3", "abc", tree, {})
+    training.log_curves(rows(1, 400, every=1))
+    assert training.finish(limit=60)
+    (run,) = all_runs()
+    assert len(run.data.params) == 251 and run.data.params["long"] == "(long: see parameters.json)"
+    assert json.loads(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/parameters.json")) == tree
+    assert list(history(run.info.run_id, "training/loss")) == list(range(1, 401))
+
+
+def test_history_is_sent_later_once(tracking: str) -> None:
+    unfinished = begin()
+    unfinished.log_curves(rows(50, 100))
+    assert unfinished._outbox.close(30)
+    for _ in range(2):
+        sent = runs.send_history("digits", "resnet20-s3", "abc", PARAMETERS, {}, rows(50, 300))
+        assert sent == unfinished.run_id
+    assert sorted(history(str(sent), "training/loss")) == list(range(50, 301, 50))
+    assert all_runs()[0].info.status == "FINISHED"
+
+
+def test_a_deleted_run_stops_the_sending_but_not_the_training(tracking: str, caplog: pytest.LogCaptureFixture) -> None:
+    training = begin()
+    run_id = training.wait_for_run_id(30)
+    assert run_id and training._outbox.flush(30)
+    store.client().delete_run(run_id)
+    training.log_curves(rows(50, 100))
+    assert not training._outbox.flush(30)
+    training.log_curves(rows(150, 200))
+    assert not training.finish(limit=5)
+    warnings = [record.message for record in caplog.records if record.name.startswith("pipeline")]
+    assert len(warnings) == 1 and "must be in the 'active' state" in warnings[0]
+
+
+@pytest.mark.slow
+def test_eight_trainings_at_once_lose_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from pipeline.tracking import store\n"
+        "from pipeline.tracking.runs import TrainingRun\n"
+        "store.initialise(None, pathlib.Path(sys.argv[1]))\n"
+        "training = TrainingRun.start_or_continue('digits', f'resnet20-s{sys.argv[2]}', 'abc', {'a': 1}, {})\n"
+        "for i in range(1, 61):\n"
+        "    training.log_curves([{'iteration': i, 'training_loss': i / 2, 'learning_rate': 0.1}])\n"
+        "sys.exit(0 if training.finish(limit=100) else 1)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment["OMP_NUM_THREADS"] = "1"
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(seed)], cwd=REPOSITORY, env=environment)
+        for seed in range(8)
+    ]
+    assert [process.wait(timeout=180) for process in running] == [0] * 8
+    store.initialise(None, tmp_path)
+    found = all_runs()
+    assert sorted(run.data.tags["seed"] for run in found) == [str(seed) for seed in range(8)]
+    for run in found:
+        assert history(run.info.run_id, "training/loss") == {i: i / 2 for i in range(1, 61)}
