@@ -1,0 +1,75 @@
+# `make help` lists the targets. Everything runs in .venv, which the first target that needs it sets up.
+SHELL := bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+HOST ?= 127.0.0.1
+PORT ?= 5000
+TESTS ?=
+DVC_OPTIONS ?=
+PINS_OPTIONS ?=
+
+# DVC's stages and their children run the environment's python.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export RAY_USAGE_STATS_ENABLED ?= 0
+export RAY_TRAIN_ENABLE_PRINT_PATCH ?= 0
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export DVC_NO_ANALYTICS ?= 1
+export DO_NOT_TRACK ?= 1
+
+.PHONY: help setup check lint types test reproduce bench ui plots pins clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with the pinned packages (about two minutes and 7 GB); again only when the pins change
+
+$(READY): requirements.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1 || echo missing)." >&2; \
+	  echo "Install it, or name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Setting up $(VENV) from requirements.txt (about two minutes, once) ..."
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --no-input --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+check: lint types ## ruff, mypy and the quick tests, in under a minute
+	@$(BIN)/python -m pytest -q -m "not slow and not gpu" $(TESTS)
+
+lint: $(READY) ## ruff: lint and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY) ## mypy
+	@$(BIN)/mypy
+
+test: $(READY) ## the whole test suite (TESTS=tests/data for a part)
+	@$(BIN)/python -m pytest $(TESTS)
+
+reproduce: $(READY) ## run the experiment in params.yaml through DVC and print its table of results
+	@$(BIN)/python -m infra.reproduce $(DVC_OPTIONS)
+
+bench: $(READY) ## measure the speed against what people would otherwise run
+	@$(BIN)/python -m benchmarks
+
+ui: $(READY) ## open MLflow's pages of the runs and models (HOST, PORT)
+	@echo "MLflow: http://$(HOST):$(PORT) (Ctrl-C ends it)"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host $(HOST) --port $(PORT) \
+	  --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlartifacts --serve-artifacts
+
+plots: $(READY) ## draw the curves of the experiments with dvc plots
+	@$(BIN)/dvc plots show
+
+pins: $(READY) ## compile requirements.txt from pyproject.toml (PINS_OPTIONS=--upgrade for newer versions)
+	@$(BIN)/python tools/pins.py $(PINS_OPTIONS)
+
+clean: ## remove what the stages wrote and caches; .venv, DVC's cache, MLflow's store and results/ stay
+	@rm -rf data models predictions checkpoints dvc_plots .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv, DVC's cache and MLflow's local store as well
+	@rm -rf $(VENV) .dvc/cache .dvc/tmp mlflow.db mlflow.db-shm mlflow.db-wal mlartifacts mlruns
