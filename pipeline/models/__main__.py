@@ -26,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables = [summary(measured)]
     if options.layers:
         tables += [by_layer(name, complexity) for name, (_, complexity) in measured.items()]
-    console = Console(highlight=False)
+    console = Console(width=WIDTH, highlight=False)
     for table in tables:
-        console.print(table, width=WIDTH, crop=False)
+        console.print(table)
     return 0
 
 
