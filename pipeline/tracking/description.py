@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BEST_RULE = (
-    "`@best` is the version of lowest top-1 error on held-out *training* images, among versions made from the same data"
-    " and holdout as the newest; of equals, the newer. Without a holdout it is the newest. The test set selects nothing."
-    " `@latest` is the newest version. A promotion by hand stays until it is rolled back."
+    "`@best` is the version of lowest top-1 error on held-out *training* images, among versions made from the same"
+    " data and holdout as the newest; of equals, the newer. Without a holdout it is the newest. The test set selects"
+    " nothing. `@latest` is the newest version. A promotion by hand stays until it is rolled back."
 )
 
 

@@ -25,8 +25,8 @@ class _RefusedError(ValueError):
 def as_images(data: Any) -> list[np.ndarray]:
     """RGB images, each uint8 (h, w, 3), from whatever holds them.
 
-    Taken are an array (N, h, w, 3) or a single (h, w, 3) of whole numbers 0 … 255, or a sequence, mapping of one entry or
-    table of one column whose items are such arrays (of any sizes), encoded images as bytes, or those as base64 text.
+    Taken are an array (N, h, w, 3) or a single (h, w, 3) of whole numbers 0 … 255, or a sequence, mapping of one entry
+    or table of one column whose items are such arrays (of any sizes), encoded images as bytes, or those as base64 text.
     ValueError names the item and what is wrong with it.
     """
     items = _items(data)

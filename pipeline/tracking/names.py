@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -41,7 +42,7 @@ def curve_metrics(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def evaluation_metrics(metrics: Mapping[str, Mapping[str, float]], split: str) -> dict[str, float]:
-    """Errors by protocol as metrics: test/ten_crop/top1_error …; the held-out training images are holdout/top1_error …"""
+    """Errors by protocol as metrics: test/ten_crop/top1_error …; of held-out training images holdout/top1_error …"""
     named = {}
     for protocol, figures in metrics.items():
         prefix = HOLDOUT if protocol == HOLDOUT else f"{split}/{protocol}"
@@ -69,10 +70,8 @@ def source_tags() -> dict[str, str]:
     tags = {"mlflow.source.type": "LOCAL"}
     if stage:
         tags |= {"dvc.stage": stage, "mlflow.source.name": f"dvc repro {stage}"}
-    try:
+    with contextlib.suppress(KeyError, OSError):  # a container's user need not have a name
         tags["mlflow.user"] = getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        pass
     return tags
 
 
@@ -98,7 +97,11 @@ def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 def as_tags(values: Mapping[str, Any]) -> dict[str, str]:
     """Values as tags, without those that are null."""
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items() if value is not None}
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in values.items()
+        if value is not None
+    }
     return {key: text[:_LONGEST_TAG] for key, text in texts.items()}
 
 

@@ -114,5 +114,7 @@ def _example_table(example: np.ndarray | None, evaluation: Evaluation) -> pd.Dat
 
 
 def _example_side(evaluation: Evaluation) -> int:
-    sides = [getattr(p, "shorter_side", None) or getattr(p, "crop", None) for p in evaluation.protocols.chosen().values()]
+    sides = [
+        getattr(p, "shorter_side", None) or getattr(p, "crop", None) for p in evaluation.protocols.chosen().values()
+    ]
     return max((side for side in sides if side), default=32)

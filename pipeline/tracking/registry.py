@@ -86,7 +86,9 @@ def register_model(
         elif version.tags.get(PACKAGE_TAG) != version_tags[PACKAGE_TAG]:
             _refresh_package(client, version, members, evaluation, example)
         _describe(client, version, version_tags, _version_text(what, metrics, about))
-        _describe_model(client, name, describe(name, what, metrics, about, url), {"experiment": experiment, "kind": _kind(members)})
+        _describe_model(
+            client, name, describe(name, what, metrics, about, url), {"experiment": experiment, "kind": _kind(members)}
+        )
         set_best(client, name)
     return Registration(name, str(version.version), run_id, digest, aliases_of(client, name, str(version.version)))
 
@@ -186,12 +188,13 @@ def _refresh_package(
     example: np.ndarray | None,
 ) -> None:
     """Bring a version's protocols and code to what the evaluation now uses; its weights stay."""
-    logged = client.get_logged_model(version.model_id)
+    model_id = str(version.source).removeprefix("models:/")  # which is all that the SQL registry keeps of it
+    logged = client.get_logged_model(model_id)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "model"
-        model = Model(artifact_path=logged.artifact_location, run_id=version.run_id, model_id=version.model_id)
+        model = Model(artifact_path=logged.artifact_location, run_id=version.run_id, model_id=model_id)
         save_package(path, members, evaluation, example, model)
-        client.log_model_artifacts(version.model_id, str(path))
+        client.log_model_artifacts(model_id, str(path))
 
 
 def _describe(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str], text: str) -> None:

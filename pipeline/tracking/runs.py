@@ -10,6 +10,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made when imported
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
 from pipeline.tracking import store
@@ -53,10 +54,10 @@ class TrainingRun:
     ) -> TrainingRun:
         """Continue the run of this identity, or begin one.
 
-        A run left RUNNING, FAILED or KILLED is continued. A FINISHED one is too, unless `anew` says that training really
-        starts again: then a new run begins. `parameters` is a nested tree, logged flattened and as parameters.json;
-        `dataset` is name, digest and where it lies; `provenance` is logged as provenance.json. `longest_wait` bounds
-        the seconds between two attempts to reach the server.
+        A run left RUNNING, FAILED or KILLED is continued. A FINISHED one is too, unless `anew` says that training
+        really starts again: then a new run begins. `parameters` is a nested tree, logged flattened and as
+        parameters.json; `dataset` is name, digest and where it lies; `provenance` is logged as provenance.json.
+        `longest_wait` bounds the seconds between two attempts to reach the server.
         """
         self = cls(f"{experiment}/{run}", longest_wait)
         all_tags = {**run_tags(experiment, run, identity), **as_tags(tags)}
@@ -122,7 +123,9 @@ class TrainingRun:
 
     def _send_rows(self, rows: Sequence[tuple[int, Mapping[str, float]]], milliseconds: int) -> None:
         for batch in _batches([row for row in rows if row[0] > self._last]):
-            metrics = [Metric(name, value, milliseconds, step) for step, named in batch for name, value in named.items()]
+            metrics = [
+                Metric(name, value, milliseconds, step) for step, named in batch for name, value in named.items()
+            ]
             store.client().log_batch(self._identifier(), metrics=metrics)
             self._last = last_iteration(step for step, _ in batch)
 
@@ -153,7 +156,7 @@ def send_history(
 def find_run(
     client: MlflowClient, experiment_id: str, run: str, identity: str, statuses: Sequence[str] | None = None
 ) -> Run | None:
-    """The newest run of this name and identity (and one of these statuses), unfinished ones first; None if there is none."""
+    """The newest run of this name and identity, unfinished ones first, in one of `statuses`; None if there is none."""
     wanted = f"tags.run = '{run}' and tags.identity = '{identity}'"
     runs = client.search_runs([experiment_id], wanted, order_by=["attributes.start_time DESC"])
     candidates = [found for found in runs if statuses is None or found.info.status in statuses]
@@ -161,10 +164,13 @@ def find_run(
     return next(iter(unfinished or candidates), None)
 
 
-def log_dataset(client: MlflowClient, run_id: str, name: str, digest: str, source: str, context: str = "training") -> None:
+def log_dataset(
+    client: MlflowClient, run_id: str, name: str, digest: str, source: str, context: str = "training"
+) -> None:
     """Note the data of a run; `digest` is the manifest's SHA-256, of which MLflow keeps 36 digits here."""
-    described = MetaDataset(resolve_dataset_source(source), name=name, digest=digest[:_DIGEST_LENGTH])
-    entity = Dataset.from_dictionary(described.to_dict())
+    where = resolve_dataset_source(source) if "://" in source else LocalArtifactDatasetSource(source)
+    described = MetaDataset(where, name=name, digest=digest[:_DIGEST_LENGTH])  # type: ignore[abstract]
+    entity = Dataset(**described.to_dict())
     client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
 
 
@@ -177,7 +183,9 @@ def _log_parameters(client: MlflowClient, run_id: str, parameters: Mapping[str, 
         client.log_batch(run_id, params=new[start : start + _PARAMETERS_A_BATCH])
     changed = {name: value for name, value in short.items() if logged.get(name, value) != value}
     if changed:
-        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in as_tags({"parameters.changed": changed}).items()])
+        client.log_batch(
+            run_id, tags=[RunTag(key, value) for key, value in as_tags({"parameters.changed": changed}).items()]
+        )
 
 
 def _shortened(value: str) -> str:

@@ -75,15 +75,20 @@ def experiment_id(experiment: str) -> str:
 
 
 def artifact_location(experiment: str) -> str | None:
-    """Where an experiment's artifacts go; None leaves it to the server.
+    """Where an experiment's artifacts go; None leaves it to the server."""
+    root = artifact_root()
+    return f"{root.rstrip('/')}/{experiment}" if root else None
+
+
+def artifact_root() -> str | None:
+    """Where a database's artifacts go; None for a server, which decides that itself.
 
     MLFLOW_DEFAULT_ARTIFACT_ROOT (as for `mlflow server`) comes first, then mlartifacts/ beside a SQLite database.
     """
     uri = mlflow.get_tracking_uri()
     if not _is_database(uri):
         return None
-    root = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or _default_artifacts(uri)
-    return f"{root.rstrip('/')}/{experiment}" if root else None
+    return os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or _default_artifacts(uri)
 
 
 @contextmanager
@@ -111,8 +116,8 @@ def _is_database(uri: str) -> bool:
     return uri.partition(":")[0].partition("+")[0] in {"sqlite", "postgresql", "mysql", "mssql"}
 
 
-def _default_artifacts(uri: str) -> str:
-    return str(Path(uri.removeprefix(_SQLITE)).parent / ARTIFACTS) if uri.startswith(_SQLITE) else ""
+def _default_artifacts(uri: str) -> str | None:
+    return str(Path(uri.removeprefix(_SQLITE)).parent / ARTIFACTS) if uri.startswith(_SQLITE) else None
 
 
 def _prepare(uri: str) -> None:

@@ -57,7 +57,9 @@ def test_curves_parameters_tags_and_data_are_logged(tracking: str, monkeypatch: 
     training.log_curves(rows(50, 200))
     assert training.finish(limit=30)
     (run,) = all_runs()
-    assert run.info.run_id == training.run_id and run.info.status == "FINISHED" and run.info.run_name == "resnet20-s3"
+    assert run.info.run_id == training.run_id
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "resnet20-s3"
     assert run.data.params == {
         "training.batch_size": "64",
         "training.optimizer.learning_rate": "0.1",
@@ -91,7 +93,8 @@ def test_an_unfinished_run_is_continued_without_doubled_steps(tracking: str, sta
     second.log_curves(rows(300, 400))
     assert second.finish(limit=30)
     (run,) = all_runs()
-    assert first.run_id == second.run_id == run.info.run_id and run.info.status == "FINISHED"
+    assert first.run_id == second.run_id == run.info.run_id
+    assert run.info.status == "FINISHED"
     assert sorted(history(run.info.run_id, "training/loss")) == list(range(50, 401, 50))
     assert sorted(history(run.info.run_id, "test/error")) == [100, 200, 300, 400]
 
@@ -101,11 +104,13 @@ def test_a_finished_run_is_left_unless_training_starts_anew(tracking: str) -> No
     assert begin_and_finish[0].finish(limit=30)
     first = all_runs()[0]
     again = begin()
-    assert again.finish(limit=30) and again.run_id == first.info.run_id
+    assert again.finish(limit=30)
+    assert again.run_id == first.info.run_id
     assert all_runs()[0].info.end_time == first.info.end_time
     anew = begin(anew=True)
     other = begin(identity="xyz")
-    assert anew.finish(limit=30) and other.finish(limit=30)
+    assert anew.finish(limit=30)
+    assert other.finish(limit=30)
     assert len({first.info.run_id, anew.run_id, other.run_id}) == 3 == len(all_runs())
 
 
@@ -115,7 +120,8 @@ def test_changed_parameters_of_a_continued_run_become_a_tag(tracking: str) -> No
     second = TrainingRun.start_or_continue("digits", "resnet20-s3", "abc", changed, {})
     assert second.finish(limit=30)
     (run,) = all_runs()
-    assert run.data.params["workers"] == "2" and run.data.params["training.batch_size"] == "64"
+    assert run.data.params["workers"] == "2"
+    assert run.data.params["training.batch_size"] == "64"
     assert json.loads(run.data.tags["parameters.changed"]) == {"training.batch_size": "128"}
 
 
@@ -125,7 +131,8 @@ def test_long_histories_and_parameters_go_in_several_batches(tracking: str) -> N
     training.log_curves(rows(1, 400, every=1))
     assert training.finish(limit=60)
     (run,) = all_runs()
-    assert len(run.data.params) == 251 and run.data.params["long"] == "(long: see parameters.json)"
+    assert len(run.data.params) == 251
+    assert run.data.params["long"] == "(long: see parameters.json)"
     assert json.loads(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/parameters.json")) == tree
     assert list(history(run.info.run_id, "training/loss")) == list(range(1, 401))
 
@@ -144,14 +151,16 @@ def test_history_is_sent_later_once(tracking: str) -> None:
 def test_a_deleted_run_stops_the_sending_but_not_the_training(tracking: str, caplog: pytest.LogCaptureFixture) -> None:
     training = begin()
     run_id = training.wait_for_run_id(30)
-    assert run_id and training._outbox.flush(30)
+    assert run_id
+    assert training._outbox.flush(30)
     store.client().delete_run(run_id)
     training.log_curves(rows(50, 100))
     assert not training._outbox.flush(30)
     training.log_curves(rows(150, 200))
     assert not training.finish(limit=5)
     warnings = [record.message for record in caplog.records if record.name.startswith("pipeline")]
-    assert len(warnings) == 1 and "must be in the 'active' state" in warnings[0]
+    assert len(warnings) == 1
+    assert "must be in the 'active' state" in warnings[0]
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def test_a_database_of_a_newer_schema_is_refused(tracking: str, tmp_path: Path) 
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     store._prepared.clear()
-    with pytest.raises(ValueError, match="newer MLflow.*ffffffffffff.*Install the MLflow that wrote it"):
+    with pytest.raises(ValueError, match=r"newer MLflow.*ffffffffffff.*Install the MLflow that wrote it"):
         store.initialise(None, tmp_path)
 
 
