@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 
+import mlflow
+import numpy as np
 import pytest
 
-from pipeline.tracking import runs, store
+from pipeline.evaluation.predictor import Predictor
+from pipeline.tracking import promotion, runs, store
 from pipeline.tracking.runs import TrainingRun
+from tests.tracking.factory import EVALUATION, images, model_folder
 from tests.tracking.server import Server
+from tests.tracking.test_registry import new_run, register
 from tests.tracking.test_runs import PARAMETERS, all_runs, history, rows
 
 pytestmark = pytest.mark.slow
@@ -74,3 +80,20 @@ def test_down_at_the_end_is_made_up_for_later(server: Server, monkeypatch: pytes
     assert sent == training.run_id == run.info.run_id
     assert run.info.status == "FINISHED"
     assert sorted(history(run.info.run_id, "training/loss")) == list(range(50, 301, 50))
+
+
+def test_models_are_registered_at_and_loaded_from_a_server(server: Server, tmp_path: Path) -> None:
+    server.start()
+    store.initialise(server.uri)
+    folder = model_folder(tmp_path / "trained", "resnet8-s0", 0)
+    run_id = new_run()
+    made = register(folder, run_id)
+    assert register(folder, run_id) == made
+    assert made.aliases == ["best", "latest"]
+    model = mlflow.pyfunc.load_model("models:/digits-resnet8@best")
+    predictor = Predictor.load(folder, batch_size=EVALUATION.batch_size)
+    expected = predictor.predict(list(images(3)), EVALUATION.protocols.center_crop)
+    assert np.array_equal(model.predict(images(3)), expected)
+    assert promotion.check("digits-resnet8") == []
+    description = store.client().get_registered_model("digits-resnet8").description
+    assert f"({server.uri}/#/experiments/" in description
