@@ -65,6 +65,9 @@ class Data(Section):
     limit_shorter_side: Size | None
     """Re-encode larger images to this shorter side; null keeps the bytes as they came."""
     shard_images: Size
+    """Images a shard, and so a task; decoded ones are all in memory at once."""
+    memory_mib: Size = 64
+    """A task writes encoded images out as soon as it holds so many MiB of them."""
     on_bad_image: Literal["error", "skip"]
     max_pixels: Size
     """An image of more pixels counts as bad (a decompression bomb)."""
@@ -156,6 +159,13 @@ class Warmup(Section):
     """Percent, of the images seen since the last curve point."""
 
 
+class CenterCrop(Section):
+    """One view: the centre crop of the image resized to a shorter side (the paper's 1-crop)."""
+
+    shorter_side: Size | None
+    crop: Size
+
+
 class Training(Section):
     """The recipe of one run."""
 
@@ -179,6 +189,8 @@ class Training(Section):
     """Iterations between the points of the error curves."""
     test_every: Size
     """Iterations between the curve points at which test and holdout error are measured too."""
+    curve_view: CenterCrop | None
+    """The view by which they are measured (paper, Figure 4: centre crops); null takes the image as stored."""
     options: dict[str, str | int | float | bool]
     """Options of the network's builder, such as stride_in for the bottlenecks."""
 
@@ -195,13 +207,6 @@ class Training(Section):
         if self.optimizer.nesterov and self.optimizer.momentum_form == "caffe":
             raise ValueError("optimizer.nesterov: true is only there for momentum_form 'torch'")
         return self
-
-
-class CenterCrop(Section):
-    """One view: the centre crop of the image resized to a shorter side (the paper's 1-crop)."""
-
-    shorter_side: Size | None
-    crop: Size
 
 
 class TenCrop(CenterCrop):

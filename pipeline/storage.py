@@ -5,12 +5,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import fsspec
+
+T = TypeVar("T")
+
+_LOGGER = logging.getLogger(__name__)
+_PARTICIPLE = {"read": "read", "write": "written"}
+# Our own retries are enough; the client's own would multiply with them.
+_S3_OPTIONS = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 1}}}
+_FINAL_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, TypeError)
+_FINAL_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "UnauthorizedSSOTokenError")
 
 
 def sha256_file(path: str | Path) -> str:
@@ -69,3 +83,204 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 def _flush(path: Path) -> None:
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often, and after which pauses, a remote operation is tried again; each pause is twice the one before."""
+
+    attempts: int = 6
+    first_pause: float = 0.5
+
+
+DEFAULT_RETRY = Retry()
+
+
+class ContentError(ValueError):
+    """What was read is not what it should be; reading it again cannot help."""
+
+
+class StorageError(OSError):
+    """A file or URL that cannot be read or written; the message names it and the reason."""
+
+
+def is_local(url: str | Path) -> bool:
+    """Whether `url` is a path or file:// URL of this machine's file system."""
+    return isinstance(url, Path) or "://" not in url or url.startswith("file://")
+
+
+def local_path(url: str | Path) -> Path:
+    """The path of a local `url`."""
+    return Path(str(url).removeprefix("file://"))
+
+
+def absolute_url(url: str | Path) -> str:
+    """`url` so that it means the same to processes with another working folder."""
+    return str(local_path(url).absolute()) if is_local(url) else str(url)
+
+
+def join_url(url: str | Path, *names: str) -> str:
+    """`url` with path components added."""
+    return "/".join([str(url).rstrip("/"), *names])
+
+
+def resolve(url: str | Path) -> tuple[Any, str]:
+    """The fsspec file system of `url` and the path in it; ValueError for a protocol that cannot be used here."""
+    if is_local(url):
+        return fsspec.filesystem("file"), str(local_path(url))
+    options = _S3_OPTIONS if str(url).startswith(("s3://", "s3a://")) else {}
+    try:
+        return fsspec.core.url_to_fs(str(url), **options)
+    except ImportError as error:
+        raise ValueError(f"{url}: a package for this kind of URL is not installed ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{url}: not a URL that can be read ({error})") from error
+
+
+def attempt(action: Callable[[Any, str], T], url: str | Path, retry: Retry = DEFAULT_RETRY, *, verb: str = "read") -> T:
+    """`action(file system, path)`, tried again with growing pauses while a remote server fails to answer.
+
+    StorageError names `url` and the reason: at once where trying again cannot help (no such file, access denied).
+    """
+    system, path = resolve(url)
+    pause = retry.first_pause
+    for remaining in reversed(range(retry.attempts)):
+        try:
+            return action(system, path)
+        except ContentError:
+            raise
+        except Exception as error:  # each file system has errors of its own
+            if not remaining or not _may_pass(error, url):
+                raise StorageError(
+                    f"{url}: cannot be {_PARTICIPLE[verb]}: {_reason(error, retry, remaining)}"
+                ) from error
+            _LOGGER.warning("%s: %s; trying again in %.1f s", url, _one_line(error), pause)
+        time.sleep(pause)
+        pause *= 2
+    raise AssertionError("unreachable")
+
+
+def read_bytes(url: str | Path, retry: Retry = DEFAULT_RETRY) -> bytes:
+    """The whole content of a file; StorageError where it cannot be had."""
+    return attempt(lambda system, path: system.cat_file(path), url, retry)
+
+
+def file_size(url: str | Path, retry: Retry = DEFAULT_RETRY) -> int:
+    """A file's length in bytes; StorageError where there is none, or the server does not say."""
+    size = attempt(lambda system, path: system.info(path)["size"], url, retry)
+    if size is None:
+        raise StorageError(f"{url}: the server does not say how long it is, so that no part of it can be read")
+    return int(size)
+
+
+def exists(url: str | Path, retry: Retry = DEFAULT_RETRY) -> bool:
+    """Whether there is a file or folder at `url`; StorageError where that cannot be found out."""
+    return bool(attempt(lambda system, path: _has(system, path), url, retry))
+
+
+def list_files(url: str | Path, retry: Retry = DEFAULT_RETRY) -> dict[str, int]:
+    """All files below `url` by relative path, with their sizes, sorted; StorageError where there is no such folder."""
+
+    def find(system: Any, path: str) -> dict[str, int]:
+        found = system.find(path, detail=True)
+        if not found and not system.exists(path):
+            raise FileNotFoundError(path)
+        root = system._strip_protocol(path).rstrip("/") + "/"
+        return {name.removeprefix(root): info["size"] for name, info in sorted(found.items())}
+
+    return attempt(find, url, retry)
+
+
+def sha256_url(url: str | Path, retry: Retry = DEFAULT_RETRY) -> str:
+    """Hexadecimal SHA-256 of a file anywhere, read as a stream."""
+
+    def digest(system: Any, path: str) -> str:
+        with system.open(path, "rb") as file:
+            return _digest_of(file)
+
+    return attempt(digest, url, retry)
+
+
+def download(url: str | Path, target: Path, retry: Retry = DEFAULT_RETRY) -> None:
+    """Copy a file to the local path `target`, which is overwritten."""
+    attempt(lambda system, path: system.get_file(path, str(target)), url, retry)
+
+
+@contextlib.contextmanager
+def publish(url: str | Path, retry: Retry = DEFAULT_RETRY) -> Iterator[Path]:
+    """A local temporary path whose content appears at `url`, whole, when the block ends without an error."""
+    if is_local(url):
+        with atomic_file(local_path(url)) as partial:
+            yield partial
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        partial = Path(folder) / "partial"
+        yield partial
+        attempt(lambda system, path: system.put_file(str(partial), path), url, retry, verb="write")
+
+
+class RangeReader:
+    """Parts of one file, read in any order; best in ascending order, as remote files are read ahead."""
+
+    def __init__(self, url: str | Path, retry: Retry = DEFAULT_RETRY) -> None:
+        self._url, self._retry = url, retry
+        self._file: Any = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset`; fewer only at the file's end."""
+        return attempt(lambda system, path: self._read(system, path, offset, size), self._url, self._retry)
+
+    def _read(self, system: Any, path: str, offset: int, size: int) -> bytes:
+        try:
+            if self._file is None:
+                self._file = system.open(path, "rb")
+            self._file.seek(offset)
+            return self._file.read(size)
+        except Exception:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let the file go; reading opens it again."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def __enter__(self) -> RangeReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _has(system: Any, path: str) -> bool:
+    try:
+        system.info(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _may_pass(error: Exception, url: str | Path) -> bool:
+    return not is_local(url) and not isinstance(error, _FINAL_ERRORS) and type(error).__name__ not in _FINAL_NAMES
+
+
+def _reason(error: Exception, retry: Retry, remaining: int) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file or folder"
+    if isinstance(error, PermissionError) or type(error).__name__ in _FINAL_NAMES:
+        return f"access denied ({_one_line(error)}); check the permissions, and the credentials and their expiry"
+    tries = retry.attempts - remaining
+    return _one_line(error) + (f" ({tries} attempts)" if tries > 1 else "")
+
+
+def _one_line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(f"{type(error).__name__}: {text}".split())
+
+
+def _digest_of(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pipeline.storage import ContentError
 
-class SourceError(ValueError):
+
+class SourceError(ContentError):
     """A source that cannot be read as it is: missing files, wrong counts, labels out of range."""
 
 
-class StoreError(ValueError):
+class StoreError(ContentError):
     """A store that is not whole: a missing, changed or unreadable shard or manifest."""
 
 

@@ -88,7 +88,7 @@ def _decode_checked(content: bytes, max_pixels: int) -> tuple[np.ndarray, tuple[
                 _check_size(picture.width, picture.height, max_pixels)
                 oddities = _oddities(picture)
                 return to_rgb(picture), oddities
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
         raise ImageError(f"not an image (it begins with {content[:16]!r})") from None

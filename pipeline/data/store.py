@@ -6,27 +6,28 @@ import bisect
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.data.cache import CachedFiles, LocalFiles, NodeCache
 from pipeline.data.errors import StoreError
 from pipeline.data.images import decode_rgb
 from pipeline.data.manifest import MANIFEST, FileEntry, Manifest, SplitEntry
 from pipeline.data.shards import Shape, Shard
+from pipeline.storage import StorageError, is_local, join_url, local_path, read_bytes
 
-Fetch = Callable[[FileEntry], Path]
+Files = LocalFiles | CachedFiles
 """Gives the local path of a store's file, whole and of the right size."""
 
 
 class Store:
     """A prepared data set; opened from its folder, or from the folder of the manifest where the shards lie in S3."""
 
-    def __init__(self, manifest: Manifest, fetch: Fetch) -> None:
-        self.manifest, self._fetch = manifest, fetch
+    def __init__(self, manifest: Manifest, files: Files) -> None:
+        self.manifest, self._files = manifest, files
 
     @property
     def digest(self) -> str:
@@ -34,33 +35,39 @@ class Store:
         return hashlib.sha256(self.manifest.to_bytes()).hexdigest()
 
     @staticmethod
-    def open(location: str | Path) -> Store:
-        """Open the store whose manifest lies in `location`; StoreError when there is none or it is not whole."""
-        path = Path(location) / MANIFEST
+    def open(location: str | Path, cache: NodeCache | None = None) -> Store:
+        """Open the store whose manifest lies in the folder or URL `location`; StoreError when there is none.
+
+        Shards in S3 are read through `cache`, by default the one that the environment names.
+        """
+        where = join_url(location, MANIFEST)
         try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be read ({error.strerror}); run the prepare stage") from error
-        return local_store(Manifest.parse(content, str(path)), Path(location))
+            manifest = Manifest.parse(read_bytes(where), where)
+        except StorageError as error:
+            raise StoreError(f"{error}; run the prepare stage") from error
+        url = manifest.store or str(location)
+        if is_local(url):
+            return Store(manifest, LocalFiles(local_path(url)))
+        return Store(manifest, CachedFiles(url, cache or NodeCache.of_environment()))
 
     def split(self, name: str) -> Split:
         """A split by the data set's own name for it: train, val or test."""
         if name not in self.manifest.splits:
             raise StoreError(f"no split '{name}' in this store; there are: {', '.join(self.manifest.splits)}")
-        return Split(name, self.manifest.splits[name], self.manifest.image_shape, self._fetch)
+        return Split(name, self.manifest.splits[name], self.manifest.image_shape, self._files)
 
     def file(self, entry: FileEntry) -> Path:
         """The local path of one of the store's files."""
-        return self._fetch(entry)
+        return self._files(entry)
 
 
 class Split:
     """The images of one split, by position; picklable, so that loader processes can open it themselves."""
 
-    def __init__(self, name: str, entry: SplitEntry, shape: Shape | None, fetch: Fetch) -> None:
+    def __init__(self, name: str, entry: SplitEntry, shape: Shape | None, files: Files) -> None:
         self.name, self.shape = name, shape
         self.n_images = entry.n_images
-        self._entry, self._fetch = entry, fetch
+        self._entry, self._files = entry, files
         self._starts = [0, *itertools.accumulate(shard.rows for shard in entry.shards)]
         self._open: dict[int, Shard] = {}
 
@@ -76,7 +83,7 @@ class Split:
 
     @functools.cached_property
     def _index(self) -> pa.Table:
-        path = self._fetch(self._entry.index)
+        path = self._files(self._entry.index)
         try:
             return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except (OSError, pa.ArrowInvalid) as error:
@@ -114,29 +121,22 @@ class Split:
     def _shard(self, number: int) -> Shard:
         if number not in self._open:
             entry = self._entry.shards[number]
-            shard = Shard(self._fetch(entry), self.shape)
+            shard = Shard(self._files(entry), self.shape)
             if len(shard) != entry.rows:
                 raise StoreError(f"{entry.name}: {len(shard)} rows, not {entry.rows}; prepare the data again")
+            self._make_room(entry.bytes)
             self._open[number] = shard
         return self._open[number]
+
+    def _make_room(self, needed: int) -> None:
+        limit = self._files.mapped_bytes
+        while limit is not None and self._open and needed + self._mapped_bytes() > limit:
+            del self._open[next(iter(self._open))]
+
+    def _mapped_bytes(self) -> int:
+        return sum(self._entry.shards[number].bytes for number in self._open)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         state.pop("_index", None)
         return {**state, "_open": {}}
-
-
-def local_store(manifest: Manifest, folder: Path) -> Store:
-    """The store of a manifest whose files lie in `folder`."""
-    return Store(manifest, functools.partial(_local_file, folder))
-
-
-def _local_file(folder: Path, entry: FileEntry) -> Path:
-    path = folder / entry.name
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror}); prepare the data again") from error
-    if size != entry.bytes:
-        raise StoreError(f"{path}: {size} bytes, not {entry.bytes} as in the manifest; prepare the data again")
-    return path

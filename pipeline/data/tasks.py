@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,18 @@ from pipeline.data.shards import Shape, ShardWriter
 from pipeline.data.sources.base import Piece, Sample, Source
 from pipeline.data.statistics import Sums
 from pipeline.data.store import Store
-from pipeline.storage import atomic_file, sha256_file
+from pipeline.storage import (
+    DEFAULT_RETRY,
+    StorageError,
+    download,
+    exists,
+    is_local,
+    join_url,
+    publish,
+    read_bytes,
+    sha256_file,
+    sha256_url,
+)
 
 RECORDS = "records"
 
@@ -29,17 +40,26 @@ class ShardTask:
 
     name: str
     source: Source
+    url: str | None
+    """The source's as the parameters give it."""
     piece: Piece
     conversion: Conversion
     skip_bad: bool
     batch_bytes: int
-    folder: Path
-    earlier: Path | None
+    """Encoded images are written as soon as so many bytes of them have come together."""
+    folder: str
+    """Path or URL of the folder to write to."""
+    earlier: str | None
     """The folder of an earlier store, from which a shard of the same specification is taken over."""
+
+    @property
+    def file(self) -> str:
+        """The shard's file name."""
+        return f"{self.name}.arrow"
 
     def digest(self) -> str:
         """SHA-256 of all that determines the shard's bytes."""
-        parts = [SCHEMA_VERSION, self.name, self.skip_bad, self.batch_bytes]
+        parts = [SCHEMA_VERSION, self.name, self.skip_bad, self.batch_bytes, type(self.source).__name__, self.url]
         value = [*parts, dataclasses.asdict(self.piece), dataclasses.asdict(self.conversion)]
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
@@ -55,10 +75,12 @@ class SumTask:
 
 
 def write_shard(task: ShardTask) -> ShardRecord:
-    """Write the task's shard and its record, unless a whole and right one is there; returns the record."""
+    """Write the task's shard and its record, unless a whole and right one is there; returns the record.
+
+    StorageError when the source cannot be read or the shard cannot be written. Bad images are in the record.
+    """
     spec = task.digest()
-    finished = _finished(task, spec)
-    return finished if finished is not None else _write(task, spec)
+    return _finished(task, spec) or _taken_over(task, spec) or _written(task, spec)
 
 
 def sum_images(task: SumTask) -> Sums:
@@ -71,58 +93,73 @@ def sum_images(task: SumTask) -> Sums:
 
 
 def _finished(task: ShardTask, spec: str) -> ShardRecord | None:
-    for folder in filter(None, (task.folder, task.earlier)):
-        record = read_record(folder, task.name)
-        if record is None or record.spec != spec or record.shard is None:
-            continue
-        path = folder / record.shard.name
-        if not path.is_file() or sha256_file(path) != record.shard.sha256:
-            continue
-        if folder != task.folder:
-            with atomic_file(task.folder / record.shard.name) as partial:
-                shutil.copyfile(path, partial)
-            _write_record(task, record)
-        return record
-    return None
+    return _whole_record(task.folder, task, spec)
 
 
-def read_record(folder: Path, name: str) -> ShardRecord | None:
-    """The record of a shard; None where there is no readable one."""
+def _taken_over(task: ShardTask, spec: str) -> ShardRecord | None:
+    record = None if task.earlier is None else _whole_record(task.earlier, task, spec)
+    if record is not None and task.earlier is not None:
+        with _publish(task, task.file) as partial:
+            download(join_url(task.earlier, task.file), partial)
+        _write_record(task, record)
+    return record
+
+
+def _whole_record(folder: str, task: ShardTask, spec: str) -> ShardRecord | None:
+    """The record of a shard in `folder` that is there, of this specification and whole."""
+    record = _read_record(folder, task.name)
+    if record is None or record.spec != spec or record.shard is None:
+        return None
+    url = join_url(folder, task.file)
+    return record if exists(url) and sha256_url(url) == record.shard.sha256 else None
+
+
+def _read_record(folder: str, name: str) -> ShardRecord | None:
+    url = join_url(folder, RECORDS, f"{name}.json")
+    if not exists(url):
+        return None
     try:
-        return ShardRecord.model_validate_json((folder / RECORDS / f"{name}.json").read_bytes())
-    except (OSError, ValueError):
+        return ShardRecord.model_validate_json(read_bytes(url))
+    except ValueError:
         return None
 
 
-def _write(task: ShardTask, spec: str) -> ShardRecord:
+class _Unwanted(Exception):
+    """The shard is not to be written."""
+
+
+def _written(task: ShardTask, spec: str) -> ShardRecord:
     rows = _Rows(task.conversion, task.source, task.piece)
-    with atomic_file(task.folder / f"{task.name}.arrow") as partial:
+    shard, shape = None, None
+    with contextlib.suppress(_Unwanted), _publish(task, task.file) as partial:
         shape = rows.fill(partial, task.batch_bytes)
-        allowed = rows.labels and (task.skip_bad or not rows.bad)
-        shard = _entry(partial, f"{task.name}.arrow", len(rows.labels)) if allowed else None
-    record = ShardRecord(
-        spec=spec,
-        shard=shard,
-        image_shape=shape,
-        labels=tuple(rows.labels),
-        keys=tuple(rows.keys),
-        oddities=dict(sorted(rows.oddities.items())),
-        bad=tuple(rows.bad),
-    )
-    if shard is None:
-        (task.folder / f"{task.name}.arrow").unlink()
-    else:
+        if not rows.labels or (rows.bad and not task.skip_bad):
+            raise _Unwanted
+        size, digest = partial.stat().st_size, sha256_file(partial)
+        shard = ShardEntry(name=task.file, bytes=size, sha256=digest, rows=len(rows.labels))
+    record = rows.record(spec, shard, shape)
+    if shard is not None:
         _write_record(task, record)
     return record
 
 
 def _write_record(task: ShardTask, record: ShardRecord) -> None:
-    with atomic_file(task.folder / RECORDS / f"{task.name}.json") as partial:
+    with _publish(task, f"{RECORDS}/{task.name}.json") as partial:
         partial.write_text(record.model_dump_json(), encoding="utf-8")
 
 
-def _entry(path: Path, name: str, rows: int) -> ShardEntry:
-    return ShardEntry(name=name, bytes=path.stat().st_size, sha256=sha256_file(path), rows=rows)
+@contextlib.contextmanager
+def _publish(task: ShardTask, name: str) -> Iterator[Path]:
+    url = join_url(task.folder, name)
+    try:
+        with publish(url, DEFAULT_RETRY) as partial:
+            yield partial
+    except StorageError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        where = url if is_local(url) else f"{url} (by way of a temporary file)"
+        raise StorageError(f"{where}: cannot be written: {reason}") from error
 
 
 class _Rows:
@@ -138,36 +175,48 @@ class _Rows:
 
     def fill(self, path: Path, batch_bytes: int) -> Shape | None:
         """Write the good samples to `path`; returns the common shape of decoded images."""
-        samples = self._source.read(self._piece)
-        first = self._next_good(samples)
+        rows = self._good()
+        first = next(rows, None)
         if first is None:
             return None
-        self._shape = first[1].shape if self._conversion.keep == "decoded" else None
         with ShardWriter(path, self._shape, batch_bytes) as writer:
-            found: tuple[Sample, Converted] | None = first
-            while found is not None:
-                sample, converted = found
-                writer.add(converted.content, sample.label, sample.key)
-                self.labels.append(sample.label)
-                self.keys.append(sample.key)
-                self.oddities.update(converted.oddities)
-                found = self._next_good(samples)
+            self._add(writer, *first)
+            for sample, converted in rows:
+                self._add(writer, sample, converted)
         return self._shape
 
-    def _next_good(self, samples: Iterator[Sample]) -> tuple[Sample, Converted] | None:
-        for sample in samples:
+    def record(self, spec: str, shard: ShardEntry | None, shape: Shape | None) -> ShardRecord:
+        """What became of the samples."""
+        return ShardRecord(
+            spec=spec,
+            shard=shard,
+            image_shape=shape,
+            labels=tuple(self.labels),
+            keys=tuple(self.keys),
+            oddities=dict(sorted(self.oddities.items())),
+            bad=tuple(self.bad),
+        )
+
+    def _add(self, writer: ShardWriter, sample: Sample, converted: Converted) -> None:
+        writer.add(converted.content, sample.label, sample.key)
+        self.labels.append(sample.label)
+        self.keys.append(sample.key)
+        self.oddities.update(converted.oddities)
+
+    def _good(self) -> Iterator[tuple[Sample, Converted]]:
+        for sample in self._source.read(self._piece):
             try:
-                return sample, self._convert(sample)
+                yield sample, self._convert(sample)
             except ImageError as error:
                 self.bad.append(Skipped(key=sample.key, reason=str(error)))
-        return None
 
     def _convert(self, sample: Sample) -> Converted:
         if sample.problem is not None:
             raise ImageError(sample.problem)
         converted = convert(sample.image, self._conversion)
-        if self._shape is not None and converted.shape != self._shape:
-            raise ImageError(
-                f"{converted.shape[1]}x{converted.shape[0]} pixels, not {self._shape[1]}x{self._shape[0]} as the others"
-            )
+        if self._conversion.keep == "decoded":
+            self._shape = self._shape or converted.shape
+            if converted.shape != self._shape:
+                (height, width, _), (own_height, own_width, _) = self._shape, converted.shape
+                raise ImageError(f"{own_width}x{own_height} pixels, not {width}x{height} as those before it")
         return converted

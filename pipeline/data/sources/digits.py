@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +16,7 @@ _LARGEST_VALUE = 16
 _CLASSES = tuple("0123456789")
 
 
+@dataclass(frozen=True)
 class Digits:
     """The test split is 50 images of every digit, drawn once and for all; the other 1,297 are for training."""
 

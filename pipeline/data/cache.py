@@ -1,0 +1,135 @@
+"""A bounded folder on this machine that holds the files of remote stores, verified before they are used."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.data.errors import StoreError
+from pipeline.data.manifest import FileEntry
+from pipeline.storage import DEFAULT_RETRY, Retry, StorageError, download, join_url, sha256_file
+
+CACHE_VARIABLE = "RESNET_CACHE"
+LIMIT_VARIABLE = "RESNET_CACHE_GIB"
+_DEFAULT_GIB = 200.0
+_ABANDONED_SECONDS = 3600
+_LOGGER = logging.getLogger(__name__)
+
+
+class NodeCache:
+    """Files by their SHA-256, shared by all processes of a machine; the least recently used go when room is needed.
+
+    A file that a process has mapped stays readable to it after it is removed.
+    """
+
+    def __init__(self, folder: str | Path, limit_bytes: int, retry: Retry = DEFAULT_RETRY) -> None:
+        self._folder, self.limit_bytes, self._retry = Path(folder), limit_bytes, retry
+
+    @staticmethod
+    def of_environment() -> NodeCache:
+        """In the folder RESNET_CACHE, of RESNET_CACHE_GIB (200): what differs between machines is no parameter."""
+        folder = os.environ.get(CACHE_VARIABLE) or Path(tempfile.gettempdir()) / "resnet-cache"
+        text = os.environ.get(LIMIT_VARIABLE, str(_DEFAULT_GIB))
+        try:
+            gib = float(text)
+        except ValueError:
+            raise ValueError(f"{LIMIT_VARIABLE}={text!r} is not a number of GiB") from None
+        return NodeCache(folder, int(gib * 2**30))
+
+    def get(self, url: str, entry: FileEntry) -> Path:
+        """The local path of the file `entry` of the store at `url`, downloaded where need be, its SHA-256 verified.
+
+        StoreError for a file that is not what the manifest says, StorageError when it cannot be had.
+        """
+        if entry.bytes > self.limit_bytes:
+            reason = f"{entry.bytes} bytes do not fit into the cache of {self.limit_bytes}"
+            raise StoreError(f"{entry.name}: {reason}; raise {LIMIT_VARIABLE}")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / entry.sha256
+        with FileLock(self._folder / f"{entry.sha256}.lock"):
+            if not self._is_right(path, entry):
+                self._fill(path, join_url(url, entry.name), entry)
+            os.utime(path)
+        return path
+
+    def _is_right(self, path: Path, entry: FileEntry) -> bool:
+        try:
+            return path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
+        except FileNotFoundError:
+            return False
+
+    def _fill(self, path: Path, url: str, entry: FileEntry) -> None:
+        partial = self._reserve(entry)
+        try:
+            download(url, partial, self._retry)
+            if not self._is_right(partial, entry):
+                raise StoreError(f"{url}: not the file of the manifest (SHA-256 differs); prepare the data again")
+            partial.replace(path)
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"{url}: cannot be kept in {self._folder}: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _reserve(self, entry: FileEntry) -> Path:
+        """A file that counts with its final size already, so that several downloads keep within the limit together."""
+        with FileLock(self._folder / "cache.lock"):
+            self._make_room(entry.bytes)
+            partial = self._folder / f"{entry.sha256}.{os.getpid()}.partial"
+            with open(partial, "wb") as file:
+                file.truncate(entry.bytes)
+        return partial
+
+    def _make_room(self, needed: int) -> None:
+        files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in self._files())
+        total = sum(size for _, size, _ in files)
+        for modified, size, path in files:
+            if total + needed <= self.limit_bytes:
+                return
+            if path.suffix == ".partial" and time.time() - modified < _ABANDONED_SECONDS:
+                continue
+            path.unlink(missing_ok=True)
+            total -= size
+            _LOGGER.info("%s: removed to keep the cache within %d bytes", path, self.limit_bytes)
+
+    def _files(self) -> list[Path]:
+        return [path for path in self._folder.iterdir() if path.suffix != ".lock"]
+
+
+class CachedFiles:
+    """The files of a remote store by way of the node's cache."""
+
+    def __init__(self, url: str, cache: NodeCache) -> None:
+        self._url, self._cache = url, cache
+        self.mapped_bytes: int | None = cache.limit_bytes
+        """How much of it one process may keep mapped, since what is mapped stays on the disk."""
+
+    def __call__(self, entry: FileEntry) -> Path:
+        """The file's local path."""
+        return self._cache.get(self._url, entry)
+
+
+class LocalFiles:
+    """The files of a store on this file system."""
+
+    mapped_bytes: int | None = None
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+
+    def __call__(self, entry: FileEntry) -> Path:
+        """The file's path; StoreError where it is not there, or of another size than in the manifest."""
+        path = self._folder / entry.name
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror}); prepare the data again") from error
+        if size != entry.bytes:
+            raise StoreError(f"{path}: {size} bytes, not {entry.bytes} as in the manifest; prepare the data again")
+        return path

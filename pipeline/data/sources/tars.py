@@ -1,0 +1,96 @@
+"""Tar archives read in place: a listing of members with their offsets, and nothing unpacked."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pipeline.data.errors import SourceError
+from pipeline.storage import RangeReader, file_size
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive."""
+
+    name: str
+    offset: int
+    """Of its content in the file that holds the archive."""
+    size: int
+    problem: str | None = None
+    """Why it cannot be used as an image."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive that is a file, or a member of one."""
+
+    url: str
+    name: str
+    """For messages."""
+    offset: int
+    size: int
+
+    @staticmethod
+    def at(url: str) -> Archive:
+        """The archive that is the file `url`."""
+        return Archive(url, url, 0, file_size(url))
+
+
+def list_members(archive: Archive) -> list[Member]:
+    """The archive's files in its order, folders left out; SourceError where it is damaged or cut short."""
+    if not archive.size:
+        raise SourceError(f"{archive.name}: zero bytes, not a tar archive")
+    try:
+        with RangeReader(archive.url) as reader:
+            return list(_members(_Window(reader, archive), archive))
+    except tarfile.TarError as error:
+        raise SourceError(f"{archive.name}: damaged or not a tar archive ({error})") from error
+
+
+def _members(window: _Window, archive: Archive) -> Iterator[Member]:
+    with tarfile.open(fileobj=window, mode="r:") as tar:
+        for info in tar:
+            if info.isdir():
+                continue
+            if info.offset_data + info.size > archive.size:
+                raise SourceError(f"{archive.name}: cut short within {info.name}")
+            yield Member(info.name, archive.offset + info.offset_data, info.size, _problem(info))
+            tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
+
+
+def _problem(info: tarfile.TarInfo) -> str | None:
+    path = PurePosixPath(info.name)
+    if path.is_absolute() or ".." in path.parts:
+        return "the archive's member has a name that points outside of it"
+    if not info.isreg():
+        return "the archive's member is a link or device, not a file"
+    return None
+
+
+class _Window(io.RawIOBase):
+    """A part of a file as a file of its own."""
+
+    def __init__(self, reader: RangeReader, archive: Archive) -> None:
+        self._reader, self._archive, self._position = reader, archive, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._archive.size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # as in io.RawIOBase
+        wanted = max(0, min(len(buffer), self._archive.size - self._position))
+        content = self._reader.read(self._archive.offset + self._position, wanted) if wanted else b""
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
