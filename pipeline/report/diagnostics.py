@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from pipeline.report import names
-from pipeline.report.figures import headline_protocol
+from pipeline.report.figures import depth_colours, headline_protocol
 from pipeline.report.inputs import Inputs, RunResult
 from pipeline.report.mistakes import class_name
 from pipeline.report.outcomes import Outcome, Outcomes
@@ -73,12 +73,19 @@ def reliability_figure(inputs: Inputs, outcomes: Outcomes, protocol: str) -> Plo
 def _reliability_panel(found: dict[str, Outcome]) -> Panel:
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (1, 3)))
-        for number, (network, outcome) in enumerate(found.items()):
+        colours = depth_colours(list(found))
+        for network, outcome in found.items():
             confidence, accuracy, _ = reliability(outcome)
             label = f"{names.label(network)}, ECE {calibration_error(outcome):.1f}"
             dashed = (0, (3, 2)) if names.kind(network) == "plain" else "solid"
             axes.plot(
-                confidence, accuracy, color=SERIES[number], linestyle=dashed, marker="o", markersize=3.5, label=label
+                confidence,
+                accuracy,
+                color=colours[names.depth(network) or 0],
+                linestyle=dashed,
+                marker="o",
+                markersize=3.5,
+                label=label,
             )
         axes.set(xlabel="mean confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
         axes.legend(loc="upper left")

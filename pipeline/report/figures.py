@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from pipeline.evaluation.statistics import error_interval, over_seeds
+from pipeline.evaluation.statistics import Interval, our_interval, over_seeds
 from pipeline.report import names
-from pipeline.report.inputs import Inputs, RunResult
+from pipeline.report.inputs import CURVES, Inputs, RunResult
 from pipeline.report.plots import INK, SERIES, Panel, Plot
 from pipeline.report.responses import deviations, with_responses
 
 RIGHT_PANEL = ("resnet110", "resnet1202")
+NOT_DISPLAYED = "plain110"
 
 
 def paper_figures(inputs: Inputs) -> list[Plot]:
     """Those figures for which there are records."""
-    found = [curves_figure(inputs), depth_figure(inputs), responses_figure(inputs)]
+    found = [curves_figure(inputs), responses_figure(inputs), depth_figure(inputs)]
     return [plot for plot in found if plot is not None]
 
 
@@ -33,7 +34,7 @@ def curves_figure(inputs: Inputs) -> Plot | None:
         return None
     thin = any(names.family(run.network) == "imagenet" for run in runs)
     top = _ceiling(runs)
-    colours = _colours(runs)
+    colours = depth_colours(run.network for run in runs)
     titles = ["Plain nets", "Residual nets"]
     if {run.network for run in runs} >= set(RIGHT_PANEL):
         sides.append([run for run in runs if run.network in RIGHT_PANEL])
@@ -62,7 +63,7 @@ def _curves_panel(
         axes.set_xlim(left=0)
         networks = sorted({run.network for run in runs}, key=names.network_order)
         handles = [Line2D([], [], color=colours[names.depth(n) or 0], label=names.label(n)) for n in networks]
-        axes.legend(handles=handles, loc="upper right")
+        axes.legend(handles=handles)
 
     return draw
 
@@ -73,20 +74,20 @@ def _points(history: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def _ceiling(runs: Sequence[RunResult]) -> float:
-    """A common y axis that shows the second half of every curve below 60%, as the paper's leaves plain-110 out."""
-    highest = 10.0
+    """A common y axis that shows the second half of every curve but plain-110's, which the paper leaves out too."""
+    highest = 5.0
     for run in runs:
-        assert run.history is not None
-        for column in ("training_error", "test_error"):
+        if run.history is None or run.network == NOT_DISPLAYED:
+            continue
+        for column in CURVES:
             iterations, values = _points(run.history, column)
-            late = values[iterations >= 0.5 * iterations.max()] if len(values) else values
-            highest = max([highest, *late[late <= 60]])
-    return min(100.0, 10 * math.ceil(1.3 * highest / 10))
+            highest = max([highest, *values[iterations >= iterations.max(initial=0) / 2]])
+    return min(100.0, 10 * math.ceil(1.25 * highest / 10))
 
 
-def _colours(runs: Sequence[RunResult]) -> dict[int, str]:
+def depth_colours(networks: Iterable[str]) -> dict[int, str]:
     """A colour a depth, so that plain and residual twins have the same."""
-    depths = sorted({names.depth(run.network) or 0 for run in runs})
+    depths = sorted({names.depth(network) or 0 for network in networks})
     return {depth: SERIES[number % len(SERIES)] for number, depth in enumerate(depths)}
 
 
@@ -104,7 +105,7 @@ def depth_figure(inputs: Inputs) -> Plot | None:
 def _depth_panel(inputs: Inputs, protocol: str) -> Panel:
     def draw(axes: Axes) -> None:
         ticks: set[int] = set()
-        for kind, colour, marker in (("plain", SERIES[1], "s"), ("resnet", SERIES[0], "o")):
+        for kind, marker, line in (("plain", "s", (0, (3, 2))), ("resnet", "o", "solid")):
             points = _depth_points(inputs, kind, protocol)
             if not points:
                 continue
@@ -112,9 +113,21 @@ def _depth_panel(inputs: Inputs, protocol: str) -> Panel:
             ticks |= set(x.tolist())
             bars = np.stack([y - low, high - y]).clip(min=0)
             label = "plain" if kind == "plain" else "ResNet"
-            axes.errorbar(x, y, yerr=bars, color=colour, marker=marker, markersize=5, capsize=3, label=label)
+            _, _, lines = axes.errorbar(
+                x,
+                y,
+                bars,
+                color=INK,
+                marker=marker,
+                markersize=4,
+                linestyle=line,
+                linewidth=1.2,
+                capsize=3,
+                label=label,
+            )
+            lines[0].set_linestyle("solid")
         axes.set(xlabel="layers", ylabel="error (%)", xscale="log")
-        axes.set_xticks(sorted(ticks), [str(tick) for tick in sorted(ticks)])
+        axes.set_xticks(sorted(ticks), [f"{tick:.0f}" for tick in sorted(ticks)])
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.legend()
@@ -123,16 +136,23 @@ def _depth_panel(inputs: Inputs, protocol: str) -> Panel:
 
 
 def _depth_points(inputs: Inputs, kind: str, protocol: str) -> list[tuple[float, float, float, float]]:
-    """(layers, error, low, high) a network; of several of one depth (shortcuts A, B, C) each has its own."""
-    networks = dict.fromkeys(run.network for run in inputs.shown if names.kind(run.network) == kind)
-    points = []
-    for network in networks:
+    """(layers, error, low, high) a network; several of one depth (shortcuts A, B, C) have a point each."""
+    points = network_points(inputs, protocol).items()
+    return [
+        (float(names.depth(network) or 0), error, interval.low, interval.high)
+        for network, (error, interval) in points
+        if names.kind(network) == kind
+    ]
+
+
+def network_points(inputs: Inputs, protocol: str) -> dict[str, tuple[float, Interval]]:
+    """By network, in the report's order: mean error over its seeds and the interval that judges it, in percent."""
+    points = {}
+    for network in dict.fromkeys(run.network for run in inputs.shown):
         found = [run.errors[protocol] for run in inputs.of_network(network) if protocol in run.errors]
-        if not found:
-            continue
-        seeds = over_seeds([errors.top1_error for errors in found])
-        interval = error_interval(seeds.mean, found[0].n_images) if len(found) == 1 else seeds.interval
-        points.append((float(names.depth(network) or 0), seeds.mean, interval.low, interval.high))
+        if found:
+            errors = [each.top1_error for each in found]
+            points[network] = over_seeds(errors).mean, our_interval(errors, found[0].n_images)
     return points
 
 
@@ -153,7 +173,7 @@ def responses_figure(inputs: Inputs) -> Plot | None:
 
 
 def _responses_panel(runs: Sequence[RunResult], title: str, in_order_of_size: bool) -> Panel:
-    colours = _colours(runs)
+    colours = depth_colours(run.network for run in runs)
 
     def draw(axes: Axes) -> None:
         for run in runs:

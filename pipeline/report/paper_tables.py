@@ -16,7 +16,7 @@ METRIC_LABELS: dict[Metric, str] = {"top1_error": "top-1", "top5_error": "top-5"
 TONES: dict[str, Tone] = {
     "reproduced": "good",
     "higher": "bad",
-    "lower": "bad",
+    "lower": "strong",
     "not compared": "muted",
     "not run": "muted",
 }
@@ -28,6 +28,7 @@ class Comparison:
 
     table: str
     label: str
+    network: str | None
     metric: Metric
     published: float
     verdict: Verdict
@@ -201,7 +202,7 @@ def _compare(
         return None
     label = f"{row.label}-{row.layers}" if row.layers else row.label
     judged = verdict(target, errors, n_images, comparable and not row.on_test_set)
-    return Comparison(name, label, metric, target, judged)
+    return Comparison(name, label, row.network, metric, target, judged)
 
 
 def _cells(

@@ -96,7 +96,7 @@ def _svg(figure: Figure, **options: object) -> str:
 def _inline(svg: str, prefix: str) -> str:
     """Strip the document's head and fixed size, keep ids apart from other figures', and take the page's colours."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)

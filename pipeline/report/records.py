@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 Percent = Annotated[float, Field(ge=0, le=100)]
-REQUIRED_PROVENANCE = "parameters, git_commit, data_digest, packages, hardware, wall_seconds"
 
 
 class _Record(BaseModel):
@@ -58,6 +57,22 @@ class EvaluationRecord(_Record):
 
     metrics: dict[str, Errors]
     provenance: Provenance
+    weights_sha256: str | None = None
+    """Of the weights that were evaluated."""
+
+
+class EnsembleRecord(_Record):
+    """results/<experiment>/ensembles/<name>.json: members, and errors under the protocols' names."""
+
+    members: list[str]
+    leave_one_out: dict[str, dict[str, Errors]] = Field(default_factory=dict)
+    """By protocol and member, the errors of the ensemble without it."""
+    __pydantic_extra__: dict[str, Errors] = Field(init=False)
+
+    @property
+    def errors(self) -> dict[str, Errors]:
+        """The ensemble's errors by protocol."""
+        return dict(self.__pydantic_extra__)
 
 
 class LayerResponse(_Record):
@@ -68,6 +83,6 @@ class LayerResponse(_Record):
 
 
 class Responses(_Record):
-    """responses.json of a model folder: the layers in order, as Figure 7 has them."""
+    """responses.json: the layers in order, as Figure 7 has them."""
 
     layers: list[LayerResponse] = Field(min_length=1)

@@ -31,6 +31,8 @@ def results_tables(inputs: Inputs) -> list[Table]:
         tables.append(seeds_table(inputs))
     if inputs.ensembles:
         tables.append(ensembles_table(inputs))
+    if any(ensemble.leave_one_out for ensemble in inputs.ensembles.values()):
+        tables.append(contributions_table(inputs))
     return tables
 
 
@@ -38,9 +40,9 @@ def runs_table(inputs: Inputs) -> Table:
     """A row a run: size, training error and, by protocol, the error with its interval."""
     columns = (
         Column("run", "run", numeric=False),
-        Column("parameters", "parameters"),
-        Column("training", "training error"),
         *_protocol_columns(inputs),
+        Column("training", "training error"),
+        Column("parameters", "parameters"),
     )
     rows = tuple(_run_row(inputs, run) for run in inputs.runs.values())
     return Table(
@@ -57,12 +59,34 @@ def ensembles_table(inputs: Inputs) -> Table:
     """A row an ensemble."""
     columns = (
         Column("ensemble", "ensemble", numeric=False),
-        Column("members", "members", numeric=False),
         *_protocol_columns(inputs),
+        Column("members", "members", numeric=False),
     )
     rows = tuple(_ensemble_row(inputs, ensemble) for ensemble in inputs.ensembles.values())
     caption = f"The members' saved probabilities averaged. Percent of {_images(inputs)}; {_intervals()}"
     return Table("ensembles", "Ensembles", columns, rows, caption)
+
+
+def contributions_table(inputs: Inputs) -> Table:
+    """A row a member of an ensemble: by how much the error rises without it, in percentage points."""
+    columns = [Column("ensemble", "ensemble", numeric=False), Column("member", "without", numeric=False)]
+    columns += [Column(protocol, names.protocol_label(protocol)) for protocol in inputs.protocols]
+    rows = [
+        Row({"ensemble": Cell(ensemble.name), "member": Cell(member), **_contribution(ensemble, member)})
+        for ensemble in inputs.ensembles.values()
+        for member in ensemble.members
+        if ensemble.leave_one_out
+    ]
+    caption = "Change of the ensemble's top-1 error when one member is left out, in percentage points."
+    return Table("contributions", "Members' contributions", tuple(columns), tuple(rows), caption)
+
+
+def _contribution(ensemble: EnsembleResult, member: str) -> dict[str, Cell]:
+    return {
+        protocol: Cell(f"{without[member].top1_error - ensemble.errors[protocol].top1_error:+.2f}")
+        for protocol, without in ensemble.leave_one_out.items()
+        if member in without and protocol in ensemble.errors
+    }
 
 
 def seeds_table(inputs: Inputs) -> Table:

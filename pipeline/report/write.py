@@ -12,15 +12,17 @@ from pipeline import paths
 from pipeline.report import names
 from pipeline.report.answer import claim_lines, claims_table, sentences
 from pipeline.report.claims import check_claims
+from pipeline.report.cost import cost_figure
 from pipeline.report.diagnostics import diagnostic_plots, headline_run
 from pipeline.report.figures import headline_protocol, paper_figures
-from pipeline.report.inputs import Inputs, RunResult, read_inputs
+from pipeline.report.inputs import Inputs, RunResult
 from pipeline.report.mistakes import ImageOf, Mistake, confident_mistakes
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.page import Content, render_html, render_markdown
 from pipeline.report.paper_tables import paper_tables
 from pipeline.report.plots import Plot, to_png, to_svg
 from pipeline.report.provenance_cards import RunLink, cards, provenance_table
+from pipeline.report.reading import read_inputs
 from pipeline.report.results_tables import errors_table, results_tables
 from pipeline.report.tables import Table, to_csv, to_markdown
 from pipeline.report.verdicts_table import verdicts_table
@@ -73,7 +75,8 @@ def _compose(
     claims = check_claims(inputs, outcomes)
     paper = paper_tables(inputs, report.comparable)
     comparisons = [comparison for table in paper for comparison in table.comparisons]
-    plots = [*paper_figures(inputs), *diagnostic_plots(inputs, outcomes)]
+    cost = cost_figure(inputs)
+    plots = [*paper_figures(inputs), *([cost] if cost else []), *diagnostic_plots(inputs, outcomes)]
     found_cards = cards(inputs, run_link)
     mistakes, mistakes_of = _mistakes(inputs, outcomes, image)
     content = Content(

@@ -23,7 +23,7 @@ Build = Callable[..., Path]
 
 def provenance(seed: int) -> dict[str, Any]:
     return {
-        "parameters": {"training": {"iterations": 600, "optimizer": {"learning_rate": 0.1}}},
+        "parameters": {"training": {"iterations": 600, "options": {}}, "augmentation": {"crop": 16}},
         "git_commit": "0123456789abcdef0123456789abcdef01234567",
         "git_dirty": False,
         "data_digest": "ab" * 32,
