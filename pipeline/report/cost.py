@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from pipeline.report import names
 from pipeline.report.figures import headline_protocol, network_points
@@ -52,29 +53,20 @@ def _cost_panel(inputs: Inputs, protocol: str, costs: Mapping[str, int]) -> Pane
     points = {network: point for network, point in network_points(inputs, protocol).items() if network in costs}
 
     def draw(axes: Axes) -> None:
-        for kind, marker, fill in (("plain", "s", "none"), ("resnet", "o", INK), ("other", "^", "none")):
-            for network, (error, interval) in points.items():
-                if names.kind(network) == kind:
-                    bars = [[max(0.0, error - interval.low)], [max(0.0, interval.high - error)]]
-                    axes.errorbar(
-                        [costs[network] / 1e6],
-                        [error],
-                        bars,
-                        color=INK,
-                        marker=marker,
-                        mfc=fill,
-                        markersize=5,
-                        capsize=3,
-                    )
-                    axes.annotate(
-                        names.label(network),
-                        (costs[network] / 1e6, error),
-                        (6, 5),
-                        textcoords="offset points",
-                        fontsize=8,
-                    )
+        for network, (error, interval) in points.items():
+            cost = costs[network] / 1e6
+            plain = names.kind(network) == "plain"
+            bars = [[max(0.0, error - interval.low)], [max(0.0, interval.high - error)]]
+            marker, fill = ("s", "none") if plain else ("o", INK)
+            axes.errorbar([cost], [error], bars, color=INK, marker=marker, mfc=fill, markersize=5, capsize=3)
+            offset, side = ((-7, 0), "right") if plain else ((7, 0), "left")
+            style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8, "ha": side, "va": "center"}
+            axes.annotate(names.label(network), (cost, error), offset, **style)
         axes.set(xlabel="multiply-adds (millions)", ylabel="error (%)", xscale="log")
-        axes.margins(x=0.2)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.minorticks_off()
+        axes.margins(x=0.3)
         axes.set_ylim(bottom=0)
 
     return draw

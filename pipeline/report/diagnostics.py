@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from pipeline.report import names
-from pipeline.report.figures import depth_colours, headline_protocol
+from pipeline.report.figures import colours_of, headline_protocol
 from pipeline.report.inputs import Inputs, RunResult
 from pipeline.report.mistakes import class_name
 from pipeline.report.outcomes import Outcome, Outcomes
@@ -73,7 +73,7 @@ def reliability_figure(inputs: Inputs, outcomes: Outcomes, protocol: str) -> Plo
 def _reliability_panel(found: dict[str, Outcome]) -> Panel:
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (1, 3)))
-        colours = depth_colours(list(found))
+        colours = colours_of(list(found))
         for network, outcome in found.items():
             confidence, accuracy, _ = reliability(outcome)
             label = f"{names.label(network)}, ECE {calibration_error(outcome):.1f}"
@@ -81,14 +81,14 @@ def _reliability_panel(found: dict[str, Outcome]) -> Panel:
             axes.plot(
                 confidence,
                 accuracy,
-                color=colours[names.depth(network) or 0],
+                color=colours[network],
                 linestyle=dashed,
                 marker="o",
                 markersize=3.5,
                 label=label,
             )
         axes.set(xlabel="mean confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
-        axes.legend(loc="upper left")
+        axes.legend()
 
     return draw
 

@@ -18,6 +18,8 @@ from pipeline.report.responses import deviations, with_responses
 
 RIGHT_PANEL = ("resnet110", "resnet1202")
 NOT_DISPLAYED = "plain110"
+DepthPoint = tuple[float, float, float, float]
+LineStyle = str | tuple[float, Sequence[float]]
 
 
 def paper_figures(inputs: Inputs) -> list[Plot]:
@@ -34,7 +36,7 @@ def curves_figure(inputs: Inputs) -> Plot | None:
         return None
     thin = any(names.family(run.network) == "imagenet" for run in runs)
     top = _ceiling(runs)
-    colours = depth_colours(run.network for run in runs)
+    colours = colours_of(run.network for run in runs)
     titles = ["Plain nets", "Residual nets"]
     if {run.network for run in runs} >= set(RIGHT_PANEL):
         sides.append([run for run in runs if run.network in RIGHT_PANEL])
@@ -50,19 +52,19 @@ def curves_figure(inputs: Inputs) -> Plot | None:
 
 
 def _curves_panel(
-    title: str, runs: Sequence[RunResult], top: float, colours: dict[int, str], thin: bool
+    title: str, runs: Sequence[RunResult], top: float, colours: dict[str, str], thin: bool
 ) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         for run in runs:
             assert run.history is not None
-            colour = colours[names.depth(run.network) or 0]
+            colour = colours[run.network]
             style = {"linewidth": 0.8} if thin else {"linewidth": 1.1, "linestyle": (0, (3, 2))}
             axes.plot(*_points(run.history, "training_error"), color=colour, **style)
             axes.plot(*_points(run.history, "test_error"), color=colour, linewidth=2.0)
         axes.set(title=title, xlabel="iterations", ylabel="error (%)", ylim=(0, top))
         axes.set_xlim(left=0)
         networks = sorted({run.network for run in runs}, key=names.network_order)
-        handles = [Line2D([], [], color=colours[names.depth(n) or 0], label=names.label(n)) for n in networks]
+        handles = [Line2D([], [], color=colours[n], label=names.label(n)) for n in networks]
         axes.legend(handles=handles)
 
     return draw
@@ -85,10 +87,11 @@ def _ceiling(runs: Sequence[RunResult]) -> float:
     return min(100.0, 10 * math.ceil(1.25 * highest / 10))
 
 
-def depth_colours(networks: Iterable[str]) -> dict[int, str]:
-    """A colour a depth, so that plain and residual twins have the same."""
-    depths = sorted({names.depth(network) or 0 for network in networks})
-    return {depth: SERIES[number % len(SERIES)] for number, depth in enumerate(depths)}
+def colours_of(networks: Iterable[str]) -> dict[str, str]:
+    """A colour a network, plain and residual twins the same."""
+    ordered = sorted(set(networks), key=lambda network: (names.depth(network) or 0, names.size(network)))
+    sizes = list(dict.fromkeys(map(names.size, ordered)))
+    return {network: SERIES[sizes.index(names.size(network)) % len(SERIES)] for network in ordered}
 
 
 def depth_figure(inputs: Inputs) -> Plot | None:
@@ -104,28 +107,12 @@ def depth_figure(inputs: Inputs) -> Plot | None:
 
 def _depth_panel(inputs: Inputs, protocol: str) -> Panel:
     def draw(axes: Axes) -> None:
-        ticks: set[int] = set()
-        for kind, marker, line in (("plain", "s", (0, (3, 2))), ("resnet", "o", "solid")):
+        ticks: set[float] = set()
+        for kind, label, marker, line in (("plain", "plain", "s", (0, (3, 2))), ("resnet", "ResNet", "o", "solid")):
             points = _depth_points(inputs, kind, protocol)
-            if not points:
-                continue
-            x, y, low, high = map(np.array, zip(*points, strict=True))
-            ticks |= set(x.tolist())
-            bars = np.stack([y - low, high - y]).clip(min=0)
-            label = "plain" if kind == "plain" else "ResNet"
-            _, _, lines = axes.errorbar(
-                x,
-                y,
-                bars,
-                color=INK,
-                marker=marker,
-                markersize=4,
-                linestyle=line,
-                linewidth=1.2,
-                capsize=3,
-                label=label,
-            )
-            lines[0].set_linestyle("solid")
+            if points:
+                _draw_depths(axes, points, label, marker, line)
+            ticks |= {point[0] for point in points}
         axes.set(xlabel="layers", ylabel="error (%)", xscale="log")
         axes.set_xticks(sorted(ticks), [f"{tick:.0f}" for tick in sorted(ticks)])
         axes.minorticks_off()
@@ -135,7 +122,18 @@ def _depth_panel(inputs: Inputs, protocol: str) -> Panel:
     return draw
 
 
-def _depth_points(inputs: Inputs, kind: str, protocol: str) -> list[tuple[float, float, float, float]]:
+def _draw_depths(axes: Axes, points: Sequence[DepthPoint], label: str, marker: str, line: LineStyle) -> None:
+    """A marker a network; the line takes the last of each depth (of shortcuts A, B, C)."""
+    x, y, low, high = map(np.array, zip(*points, strict=True))
+    bars = np.stack([y - low, high - y]).clip(min=0)
+    axes.errorbar(x, y, bars, color=INK, linestyle="none", capsize=3, linewidth=1.2)
+    axes.plot(x, y, color=INK, marker=marker, markersize=4, linestyle="none")
+    path = dict(zip(x.tolist(), y.tolist(), strict=True))
+    axes.plot(list(path), list(path.values()), color=INK, linewidth=1.2, linestyle=line)
+    axes.plot([], [], color=INK, marker=marker, markersize=4, linewidth=1.2, linestyle=line, label=label)
+
+
+def _depth_points(inputs: Inputs, kind: str, protocol: str) -> list[DepthPoint]:
     """(layers, error, low, high) a network; several of one depth (shortcuts A, B, C) have a point each."""
     points = network_points(inputs, protocol).items()
     return [
@@ -173,7 +171,7 @@ def responses_figure(inputs: Inputs) -> Plot | None:
 
 
 def _responses_panel(runs: Sequence[RunResult], title: str, in_order_of_size: bool) -> Panel:
-    colours = depth_colours(run.network for run in runs)
+    colours = colours_of(run.network for run in runs)
 
     def draw(axes: Axes) -> None:
         for run in runs:
@@ -181,10 +179,9 @@ def _responses_panel(runs: Sequence[RunResult], title: str, in_order_of_size: bo
             if in_order_of_size:
                 values = np.sort(values)[::-1]
             style = (0, (3, 2)) if names.kind(run.network) == "plain" else "solid"
-            colour = colours.get(names.depth(run.network) or 0, INK)
-            axes.plot(
-                np.arange(1, len(values) + 1), values, color=colour, linestyle=style, label=names.label(run.network)
-            )
+            layers = np.arange(1, len(values) + 1)
+            label = names.label(run.network)
+            axes.plot(layers, values, color=colours[run.network], linestyle=style, label=label)
         axes.set(title=title, xlabel="layer", ylabel="std")
         axes.set_ylim(bottom=0)
         axes.legend()

@@ -40,6 +40,12 @@ def depth(network: str) -> int | None:
     return int(match[2]) if match else None
 
 
+def size(network: str) -> str:
+    """What a plain net and its residual twin of option A share: '34' for plain34 and resnet34a, '34b' for resnet34b."""
+    match = PATTERN.fullmatch(network)
+    return match[2] + match[3].removesuffix("a") if match else network
+
+
 def family(network: str) -> Family:
     """Whether the paper has the network in its ImageNet tables or, as 6n+2 layers, in its CIFAR-10 ones."""
     layers = depth(network)
