@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.data.resize import resized_crop, scaled_size
 from pipeline.data.statistics import InputStatistics
 from pipeline.schema import Augmentation
 
@@ -64,19 +63,6 @@ def crops(images: Tensor, top: np.ndarray, left: np.ndarray, mirror: np.ndarray,
 def pad_zeros(images: Tensor, pad: int) -> Tensor:
     """Images (n, H, W, 3) with `pad` zeros on each side."""
     return functional.pad(images, (0, 0, pad, pad, pad, pad))
-
-
-def scaled_views(images: np.ndarray, draws: Draws, crop: int) -> np.ndarray:
-    """Crops, uint8 (n, crop, crop, 3), of decoded images each resized to its drawn shorter side."""
-    views = np.empty((len(images), crop, crop, 3), np.uint8)
-    for view, image, scale, position, mirror in zip(
-        views, images, draws.scale, draws.position, draws.mirror, strict=True
-    ):
-        resized = scaled_size(image.shape[0], image.shape[1], int(scale))
-        top, left = crop_offset(position[None], *resized, crop)
-        cut = resized_crop(image, resized, int(top[0]), int(left[0]), crop)
-        view[...] = cut[:, ::-1] if mirror else cut
-    return views
 
 
 def color_noise(draws: Draws, statistics: InputStatistics) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.augment import Draws, color_noise, crop_offset, crops, draw, pad_zeros, scaled_views
+from pipeline.data.augment import Draws, color_noise, crop_offset, crops, pad_zeros
+from pipeline.data.batches import Share, Views, batches_of
 from pipeline.data.plan import Plan
 from pipeline.data.statistics import InputStatistics, normalise
 from pipeline.data.store import Split
@@ -35,53 +37,79 @@ class TrainingLoader:
     ) -> None:
         """Load images `indices` of `split`; `batch_size` counts all ranks together.
 
-        ValueError when crops do not fit, an image has no label, or ranks and batch size do not agree.
+        `processes` decode and crop beside this one; images that need neither are always taken here. ValueError when
+        crops do not fit, an image has no label, or ranks and batch size do not agree.
         """
         if not 0 <= rank < world_size or world_size > batch_size:
             raise ValueError(f"rank {rank} of {world_size} cannot have a share of batches of {batch_size}")
-        self._indices = np.asarray(indices)
-        self._labels = split.labels[self._indices]
-        if (self._labels < 0).any():
-            raise ValueError(f"the {split.name} split has images without labels: it cannot be trained on")
-        self._augmentation, self._statistics = augmentation, statistics
-        self._plan = Plan(len(self._indices), batch_size, seed)
-        self._share = (batch_size * rank // world_size, batch_size * (rank + 1) // world_size)
-        self._device = torch.device(device)
-        self._images = split.array()
+        self._check(split, indices, augmentation)
+        bounds = (batch_size * rank // world_size, batch_size * (rank + 1) // world_size)
+        plan = Plan(len(indices), batch_size, seed)
+        self._share = Share(split, np.asarray(indices), plan, augmentation, *bounds)
+        self._labels = torch.from_numpy(np.array(split.labels))
+        self._statistics, self._augmentation = statistics, augmentation
+        self._processes, self._device = processes, torch.device(device)
+        self._split = split
 
     def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This rank's share of batch `start`, `start` + 1, …, on the device.
 
-        Images are float32 (n, 3, crop, crop) in channels_last order, labels int64 (n,).
+        Images are float32 (n, 3, crop, crop) in channels_last order, labels int64 (n,). LoaderError when a loader
+        process is killed, StoreError for what cannot be loaded.
         """
+        inputs = self._whole_batches(start) if self._as_stored else self._view_batches(start)
+        for iteration, images in zip(itertools.count(start), inputs, strict=False):
+            labels = self._labels[self._share.images(iteration)]
+            yield self._with_noise(images, iteration), labels.to(self._device, non_blocking=True)
+
+    @property
+    def _as_stored(self) -> bool:
+        """Whether whole batches can be cut without resizing: images of one size, which is that of the views."""
+        scale, shape = self._augmentation.scale, self._split.shape
+        return shape is not None and (scale is None or set(scale) == {min(shape[:2])})
+
+    def _view_batches(self, start: int) -> Iterator[Tensor]:
+        pin = self._device.type == "cuda"
+        makers = Views(self._share, reuse_memory=not self._processes)
+        for views in batches_of(makers, start, self._processes, pin):
+            yield normalise(views.to(self._device, non_blocking=True), self._statistics)
+
+    def _whole_batches(self, start: int) -> Iterator[Tensor]:
         for iteration in itertools.count(start):
-            yield self._batch(iteration)
+            pixels = torch.from_numpy(self._pixels[self._share.images(iteration)]).to(self._device)
+            draws = self._share.draws(iteration)
+            yield self._padded(pixels, draws) if self._augmentation.pad else self._cropped(pixels, draws)
 
-    def _batch(self, iteration: int) -> tuple[Tensor, Tensor]:
-        chosen = self._plan.indices(iteration)[slice(*self._share)]
-        draws = draw(self._plan.generator(iteration), self._plan.batch_size, self._augmentation).part(*self._share)
-        pixels = self._images[self._indices[chosen]]
-        inputs = self._padded(pixels, draws) if self._augmentation.pad else self._cropped(pixels, draws)
-        if self._augmentation.color_noise:
-            inputs += color_noise(draws, self._statistics).to(self._device)[:, :, None, None]
-        return inputs, torch.from_numpy(self._labels[chosen]).to(self._device)
+    @functools.cached_property
+    def _pixels(self) -> np.ndarray:
+        return self._split.array()
 
-    def _padded(self, pixels: np.ndarray, draws: Draws) -> Tensor:
+    def _padded(self, pixels: Tensor, draws: Draws) -> Tensor:
         """The mean is subtracted where the pixels lie in the image; the zeros around it are then the mean's."""
-        images = normalise(torch.from_numpy(pixels).to(self._device), self._statistics).permute(0, 2, 3, 1)
-        padded = pad_zeros(images, self._augmentation.pad)
-        return self._cut(padded, draws).permute(0, 3, 1, 2)
+        images = normalise(pixels, self._statistics).permute(0, 2, 3, 1)
+        return self._cut(pad_zeros(images, self._augmentation.pad), draws).permute(0, 3, 1, 2)
 
-    def _cropped(self, pixels: np.ndarray, draws: Draws) -> Tensor:
+    def _cropped(self, pixels: Tensor, draws: Draws) -> Tensor:
         """The mean image is subtracted where the pixels lie in the crop."""
-        scale = self._augmentation.scale
-        if scale is None or set(scale) == {min(pixels.shape[1:3])}:
-            views = self._cut(torch.from_numpy(pixels).to(self._device), draws)
-        else:
-            views = torch.from_numpy(scaled_views(pixels, draws, self._augmentation.crop)).to(self._device)
-        return normalise(views, self._statistics)
+        return normalise(self._cut(pixels, draws), self._statistics)
 
     def _cut(self, images: Tensor, draws: Draws) -> Tensor:
         crop = self._augmentation.crop
         top, left = crop_offset(draws.position, images.shape[1], images.shape[2], crop)
         return crops(images, top, left, draws.mirror, crop)
+
+    def _with_noise(self, images: Tensor, iteration: int) -> Tensor:
+        if not self._augmentation.color_noise:
+            return images
+        noise = color_noise(self._share.draws(iteration), self._statistics)
+        return images.add_(noise.to(self._device, non_blocking=True)[:, :, None, None])
+
+    @staticmethod
+    def _check(split: Split, indices: np.ndarray, augmentation: Augmentation) -> None:
+        if (split.labels[indices] < 0).any():
+            raise ValueError(f"the {split.name} split has images without labels: it cannot be trained on")
+        scaled = split.shape is None or (
+            augmentation.scale is not None and set(augmentation.scale) != {min(split.shape[:2])}
+        )
+        if augmentation.pad and scaled:
+            raise ValueError("augmentation.pad needs images that are kept decoded and are not resized")

@@ -30,13 +30,3 @@ def center_crop(image: np.ndarray, crop: int) -> np.ndarray:
         raise ValueError(f"a crop of {crop} does not fit into an image of {height}x{width}")
     top, left = (height - crop) // 2, (width - crop) // 2
     return image[top : top + crop, left : left + crop]
-
-
-def resized_crop(
-    image: np.ndarray | Image.Image, resized: tuple[int, int], top: int, left: int, crop: int
-) -> np.ndarray:
-    """The `crop` x `crop` pixels at (top, left) of `image` resized to (height, width), without resizing the rest."""
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    y, x = picture.height / resized[0], picture.width / resized[1]
-    box = (left * x, top * y, min((left + crop) * x, picture.width), min((top + crop) * y, picture.height))
-    return np.asarray(picture.resize((crop, crop), Image.Resampling.BILINEAR, box=box))

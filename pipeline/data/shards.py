@@ -123,6 +123,6 @@ def _image_buffer(batch: pa.RecordBatch) -> tuple[Sequence[int] | np.ndarray, me
     column = batch.column("image")
     if pa.types.is_fixed_size_binary(column.type):
         width = column.type.byte_width
-        return range(0, (batch.num_rows + 1) * width, width), memoryview(column.buffers()[1])
+        return range(0, (batch.num_rows + 1) * width, width), memoryview(column.buffers()[1]).cast("B")
     _, offsets, data = column.buffers()
-    return np.frombuffer(offsets, np.int32, batch.num_rows + 1), memoryview(data)
+    return np.frombuffer(offsets, np.int32, batch.num_rows + 1), memoryview(data).cast("B")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pipeline.schema import Mean
 
 
+_LARGE_IMAGE = 2**15
+
+
 @dataclass(frozen=True, eq=False)
 class InputStatistics:
     """What is subtracted from, and divided into, a network's input; pixel values run from 0 to 255."""
@@ -81,10 +84,16 @@ def normalise(images: Tensor, statistics: InputStatistics) -> Tensor:
     The mean image is subtracted where its size is the images', its average colour where it is not.
     """
     mean = torch.from_numpy(statistics.mean_for(images.shape[1], images.shape[2])).to(images.device)
-    centred = images - mean
-    if statistics.std is not None:
-        centred /= torch.from_numpy(statistics.std).to(images.device)
-    return centred.permute(0, 3, 1, 2)
+    std = None if statistics.std is None else torch.from_numpy(statistics.std).to(images.device)
+    inputs = torch.empty(images.shape, device=images.device)
+    # large images one by one on the CPU, so that the mean stays in its cache
+    singly = images.device.type == "cpu" and images[:1].numel() >= _LARGE_IMAGE
+    parts = zip(images, inputs, strict=True) if singly else [(images, inputs)]
+    for part, target in parts:
+        torch.sub(part, mean, out=target)
+        if std is not None:
+            target /= std
+    return inputs.permute(0, 3, 1, 2)
 
 
 @dataclass
