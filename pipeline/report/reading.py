@@ -77,7 +77,9 @@ class _Reader:
             )
         elif record is not None and hidden:
             self._say(name, f"not shown, as its members {', '.join(hidden)} are not")
-        elif record is not None and record.errors:
+        elif record is not None and not record.errors:
+            self._say(name, f"not shown, as {self._short(path)} is of no protocol", True)
+        elif record is not None:
             return EnsembleResult(name, members, "shown", record.errors, record.leave_one_out)
         return EnsembleResult(name, members, "not shown", {})
 
@@ -119,10 +121,13 @@ class _Reader:
         if tree is None:
             return None
         try:
-            return RUN_METRICS.validate_python(tree) or None
+            found = RUN_METRICS.validate_python(tree)
         except ValidationError as error:
             self._say(run, f"not shown, as {self._short(path)} is not of errors by protocol ({_first(error)})", True)
             return None
+        if not found:
+            self._say(run, f"not shown, as {self._short(path)} is of no protocol", True)
+        return found or None
 
     def _record(self, subject: str, path: Path, form: type[Record]) -> Record | None:
         tree = self._json(subject, path)
@@ -162,7 +167,10 @@ class _Reader:
 
     def _json(self, subject: str, path: Path, consequence: str = "not shown") -> Any:
         try:
-            return read_json(path)
+            tree = read_json(path)
+            if tree is not None:
+                return tree
+            self._say(subject, f"{consequence}, as {self._short(path)} holds nothing", True)
         except FileNotFoundError:
             self._say(subject, f"{consequence}, as {self._short(path)} is missing", True)
         except (OSError, ValueError) as error:
