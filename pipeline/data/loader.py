@@ -60,7 +60,7 @@ class TrainingLoader:
         inputs = self._whole_batches(start) if self._as_stored else self._view_batches(start)
         for iteration, images in zip(itertools.count(start), inputs, strict=False):
             labels = self._labels[self._share.images(iteration)]
-            yield self._with_noise(images, iteration), labels.to(self._device, non_blocking=True)
+            yield images, labels.to(self._device, non_blocking=True)
 
     @property
     def _as_stored(self) -> bool:
@@ -71,8 +71,9 @@ class TrainingLoader:
     def _view_batches(self, start: int) -> Iterator[Tensor]:
         pin = self._device.type == "cuda"
         makers = Views(self._share, reuse_memory=not self._processes)
-        for views in batches_of(makers, start, self._processes, pin):
-            yield normalise(views.to(self._device, non_blocking=True), self._statistics)
+        for iteration, views in enumerate(batches_of(makers, start, self._processes, pin), start):
+            noise = self._noise(self._share.draws(iteration))
+            yield normalise(views.to(self._device, non_blocking=True), self._statistics, noise)
 
     def _whole_batches(self, start: int) -> Iterator[Tensor]:
         for iteration in itertools.count(start):
@@ -85,24 +86,21 @@ class TrainingLoader:
         return self._split.array()
 
     def _padded(self, pixels: Tensor, draws: Draws) -> Tensor:
-        """The mean is subtracted where the pixels lie in the image; the zeros around it are then the mean's."""
-        images = normalise(pixels, self._statistics).permute(0, 2, 3, 1)
+        """The mean is subtracted, and colour added, before the zeros are put around the image."""
+        images = normalise(pixels, self._statistics, self._noise(draws)).permute(0, 2, 3, 1)
         return self._cut(pad_zeros(images, self._augmentation.pad), draws).permute(0, 3, 1, 2)
 
     def _cropped(self, pixels: Tensor, draws: Draws) -> Tensor:
         """The mean image is subtracted where the pixels lie in the crop."""
-        return normalise(self._cut(pixels, draws), self._statistics)
+        return normalise(self._cut(pixels, draws), self._statistics, self._noise(draws))
 
     def _cut(self, images: Tensor, draws: Draws) -> Tensor:
         crop = self._augmentation.crop
         top, left = crop_offset(draws.position, images.shape[1], images.shape[2], crop)
         return crops(images, top, left, draws.mirror, crop)
 
-    def _with_noise(self, images: Tensor, iteration: int) -> Tensor:
-        if not self._augmentation.color_noise:
-            return images
-        noise = color_noise(self._share.draws(iteration), self._statistics)
-        return images.add_(noise.to(self._device, non_blocking=True)[:, :, None, None])
+    def _noise(self, draws: Draws) -> Tensor | None:
+        return color_noise(draws, self._statistics) if self._augmentation.color_noise else None
 
     @staticmethod
     def _check(split: Split, indices: np.ndarray, augmentation: Augmentation) -> None:

@@ -78,22 +78,31 @@ class InputStatistics:
         return self.mean.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
 
 
-def normalise(images: Tensor, statistics: InputStatistics) -> Tensor:
+def normalise(images: Tensor, statistics: InputStatistics, shift: Tensor | None = None) -> Tensor:
     """Images uint8 (N, h, w, 3) as network input, float32 (N, 3, h, w) in channels_last order: (x - mean) / std.
 
-    The mean image is subtracted where its size is the images', its average colour where it is not.
+    The mean image is subtracted where its size is the images', its average colour where it is not. `shift` (N, 3) is
+    a colour that is added to each image's result.
     """
-    mean = torch.from_numpy(statistics.mean_for(images.shape[1], images.shape[2])).to(images.device)
-    std = None if statistics.std is None else torch.from_numpy(statistics.std).to(images.device)
+    width, device = images.shape[2], images.device
+    mean = _as_rows(torch.from_numpy(statistics.mean_for(images.shape[1], width)), width).to(device)
+    std = None if statistics.std is None else _as_rows(torch.from_numpy(statistics.std), width).to(device)
+    added = None if shift is None else _as_rows(shift, width).to(device, non_blocking=True)[:, None]
     inputs = torch.empty(images.shape, device=images.device)
     # large images one by one on the CPU, so that the mean stays in its cache
     singly = images.device.type == "cpu" and images[:1].numel() >= _LARGE_IMAGE
-    parts = zip(images, inputs, strict=True) if singly else [(images, inputs)]
-    for part, target in parts:
-        torch.sub(part, mean, out=target)
+    for part in range(len(images)) if singly else (slice(None),):
+        torch.sub(images[part], mean, out=inputs[part])
         if std is not None:
-            target /= std
+            inputs[part].div_(std)
+        if added is not None:
+            inputs[part].add_(added[part])
     return inputs.permute(0, 3, 1, 2)
+
+
+def _as_rows(colours: Tensor, width: int) -> Tensor:
+    """Colours (…, 3) repeated to (…, width, 3), which adds to rows of pixels much faster; a mean image as is."""
+    return colours if colours.ndim == 3 else colours[..., None, :].repeat_interleave(width, dim=-2)
 
 
 @dataclass
