@@ -1,4 +1,4 @@
-"""Compile pyproject.toml into requirements.txt: names, versions and markers alone, whatever index pip is set up with."""
+"""Compile pyproject.toml into requirements.txt: names, versions and markers alone, whatever index pip uses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def compiled(options: list[str]) -> dict[str, str]:
 
 
 def parse_pins(text: str) -> dict[str, str]:
-    """Name and version of each requirement; one that names a wheel's place ('x @ file:///…') has its version from it."""
+    """Name and version of each requirement; that of one with a place ("x @ file:///…") comes from the wheel's name."""
     pins = {}
     for line in text.splitlines():
         words = line.partition("#")[0].strip()
