@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import re
+import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from pipeline.schema import Augmentation, Cluster, Data, Evaluation, Name, Report, Run, Section, Training
+from pipeline.refusals import explain, read_yaml
+from pipeline.schema import Augmentation, Cluster, Data, Evaluation, Plateau, Report, Run, Training
+from pipeline.section import Name, Section
 
 PARAMS_FILE = Path("params.yaml")
 RUN_PATTERN = re.compile(r"^(?P<network>[a-z][a-z0-9_]*)-s(?P<seed>\d+)$")
@@ -31,13 +33,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
-        problems = [
-            *_run_problems(self),
-            *_ensemble_problems(self),
-            *_mean_problems(self),
-        ]
-        if problems:
-            raise ValueError("; ".join(problems))
+        if problems := _problems(self):
+            raise ValueError("\n".join(problems))
         return self
 
     def training_of(self, run: str) -> Training:
@@ -58,7 +55,7 @@ def split_run(run: str) -> tuple[str, int]:
 def load_params(path: str | Path = PARAMS_FILE) -> Params:
     """Read and check the parameters; ValueError lists every problem with its key, value and what is allowed."""
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        tree = read_yaml(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file; run from the repository's root") from error
     except yaml.YAMLError as error:
@@ -71,8 +68,7 @@ def parse_params(tree: Any, where: str = "params") -> Params:
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
-        lines = [f"{where}: {_explain(problem)}" for problem in error.errors()]
-        raise ValueError("\n".join(lines)) from None
+        raise ValueError("\n".join(f"{where}: {line}" for line in explain(error, Params))) from None
 
 
 def _merged_training(params: Params, run: str) -> Training:
@@ -82,12 +78,23 @@ def _merged_training(params: Params, run: str) -> Training:
 
 def deep_merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with `changes` laid over it, mapping by mapping; a changed `kind` replaces its whole mapping."""
-    merged = dict(base)
+    merged: dict[str, Any] = dict(base)
     for key, value in changes.items():
-        old = merged.get(key)
-        same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        old: Any = base.get(key)
+        same_kind = (
+            isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        )
         merged[key] = deep_merge(old, value) if same_kind else value
     return merged
+
+
+def _problems(params: Params) -> list[str]:
+    return [
+        *_run_problems(params),
+        *_ensemble_problems(params),
+        *_mean_problems(params),
+        *_holdout_problems(params),
+    ]
 
 
 def _run_problems(params: Params) -> list[str]:
@@ -97,7 +104,7 @@ def _run_problems(params: Params) -> list[str]:
             split_run(run)
             _merged_training(params, run)
         except ValidationError as error:
-            problems += [f"runs.{run}.training.{_explain(problem, Training)}" for problem in error.errors()]
+            problems += [f"runs.{run}.training.{line}" for line in explain(error, Training)]
         except ValueError as error:
             problems.append(str(error))
     return problems
@@ -123,41 +130,59 @@ def _mean_problems(params: Params) -> list[str]:
     return []
 
 
-def _explain(problem: Any, root: type[BaseModel] = Params) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location) or "parameters"
-    kind = problem["type"]
-    if kind == "extra_forbidden":
-        allowed = _allowed_keys(location[:-1], root)
-        close = difflib.get_close_matches(location[-1], allowed, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        return f"{key}: unknown key (value {problem['input']!r}); allowed here: {', '.join(allowed)}{hint}"
-    if kind == "missing":
-        return f"{key}: missing"
-    if kind == "value_error":
-        prefix = f"{key}." if location else ""
-        return f"{prefix}{problem['ctx']['error']}"
-    return f"{key}: {problem['input']!r} is not allowed: {problem['msg']}"
+def _holdout_problems(params: Params) -> list[str]:
+    schedule = params.training.schedule
+    if isinstance(schedule, Plateau) and schedule.watch == "holdout_error" and params.data.holdout.images == 0:
+        return ["training.schedule.watch: 'holdout_error' needs held-out images, but data.holdout.images is 0"]
+    return []
 
 
-def _allowed_keys(location: list[str], root: type[BaseModel]) -> list[str]:
-    model: type[BaseModel] = root
-    for part in location:
-        field = model.model_fields.get(part)
-        models = _models_in(field.annotation) if field else []
-        by_kind = [m for m in models if part_kind(m) == part]
-        model = (by_kind or models or [model])[0]
-    return list(model.model_fields)
+def check_networks(params: Params) -> None:
+    """Refuse a network that the zoo doesn't know and options that the network doesn't take; ValueError lists them.
+
+    Torch is imported here, and here alone. A network with options is made without memory for its weights.
+    """
+    import torch
+
+    from pipeline.models import zoo
+
+    problems = []
+    for run in params.runs:
+        network, _ = split_run(run)
+        options = params.training_of(run).options
+        try:
+            zoo.find(network)
+        except ValueError as error:
+            problems.append(f"runs.{run}: {error}")
+            continue
+        try:
+            if options:
+                with torch.device("meta"):
+                    zoo.build(network, num_classes=10, **options)
+        except (ValueError, TypeError) as error:
+            own = "options" in params.runs[run].training
+            problems.append(f"{f'runs.{run}.training' if own else 'training'}.options: {error} (run {run})")
+    if problems:
+        raise ValueError("\n".join(f"params: {problem}" for problem in problems))
 
 
-def part_kind(model: type[BaseModel]) -> str | None:
-    """The value of a model's `kind` where it is fixed, by which a union of sections is told apart."""
-    field = model.model_fields.get("kind")
-    values = get_args(field.annotation) if field else ()
-    return values[0] if len(values) == 1 else None
+def main(arguments: list[str]) -> int:
+    """Check a file of parameters, params.yaml by default: one line about it, or its errors and exit code 1."""
+    path = arguments[0] if arguments else str(PARAMS_FILE)
+    try:
+        params = load_params(path)
+        check_networks(params)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    recipe = params.training
+    print(
+        f"{path}: experiment {params.experiment}, {len(params.runs)} runs of {recipe.iterations} iterations"
+        f" of {recipe.batch_size} images, {len(params.ensembles)} ensembles,"
+        f" protocols {', '.join(params.evaluation.protocols.chosen())}"
+    )
+    return 0
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Precision = Literal["auto", "fp32", "bf16"]
-Percent = Annotated[float, Field(ge=0, le=100)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Size = Annotated[int, Field(ge=1)]
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Sizes = Annotated[tuple[Size, ...], BeforeValidator(_as_tuple)]
-SizeRange = Annotated[tuple[Size, Size], BeforeValidator(_as_tuple)]
-
-
-class Section(BaseModel):
-    """A part of the parameters: unknown keys and wrong types are errors, and nothing changes once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from pipeline.section import Option, Percent, Precision, Section, Size, SizeRange, Sizes
 
 
 class Holdout(Section):
@@ -165,6 +148,12 @@ class CenterCrop(Section):
     shorter_side: Size | None
     crop: Size
 
+    @model_validator(mode="after")
+    def _fits(self) -> CenterCrop:
+        if self.shorter_side is not None and self.crop > self.shorter_side:
+            raise ValueError(f"crop: {self.crop} does not fit into the shorter side {self.shorter_side}")
+        return self
+
 
 class Training(Section):
     """The recipe of one run."""
@@ -191,7 +180,7 @@ class Training(Section):
     """Iterations between the curve points at which test and holdout error are measured too."""
     curve_view: CenterCrop | None
     """The view by which they are measured (paper, Figure 4: centre crops); null takes the image as stored."""
-    options: dict[str, str | int | float | bool]
+    options: dict[str, Option]
     """Options of the network's builder, such as stride_in for the bottlenecks."""
 
     @model_validator(mode="after")
