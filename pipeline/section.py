@@ -18,7 +18,15 @@ def _as_tuple(value: Any) -> Any:
 
 
 Sizes = Annotated[tuple[Size, ...], BeforeValidator(_as_tuple)]
-SizeRange = Annotated[tuple[Size, Size], BeforeValidator(_as_tuple)]
+
+
+def _as_pair(value: Any) -> Any:
+    if isinstance(value, list) and len(value) != 2:
+        raise PydanticCustomError("pair", "give two figures, the smallest and the largest")
+    return _as_tuple(value)
+
+
+SizeRange = Annotated[tuple[Size, Size], BeforeValidator(_as_pair)]
 
 
 def _plain(value: Any) -> Any:
