@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _LARGE_IMAGE = 2**15
+_ARRAYS = ("mean", "std", "eigenvalues", "eigenvectors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,8 @@ class InputStatistics:
 
     def save(self, path: str | Path) -> None:
         """Write all arrays that are set to a safetensors file."""
-        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        # safetensors writes an array's memory as it lies, whatever its strides
+        arrays = {k: np.ascontiguousarray(value) for k, value in vars(self).items() if k in _ARRAYS and value is not None}
         Path(path).write_bytes(save(arrays))
 
     @staticmethod

@@ -125,10 +125,16 @@ def _batch(name: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
 class _ArrayUnpickler(pickle.Unpickler):
     """Builds NumPy arrays and nothing else."""
 
-    _ALLOWED = frozenset({("multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")})
+    _ALLOWED = (
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
+    )
 
     def find_class(self, module: str, name: str) -> Any:
         """The few names that an array's pickle needs."""
-        if (module.rsplit(".", 1)[-1], name) not in self._ALLOWED or not module.startswith("numpy"):
+        if (module, name) not in self._ALLOWED:
             raise pickle.UnpicklingError(f"{module}.{name} has no place in a CIFAR-10 batch")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)

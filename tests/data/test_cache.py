@@ -1,0 +1,109 @@
+"""Tests of pipeline.data.cache against a real S3 server."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.cache import NodeCache
+from pipeline.data.errors import StoreError
+from pipeline.data.manifest import FileEntry
+from pipeline.storage import Retry, StorageError, publish
+
+
+def put(s3: str, name: str, content: bytes) -> FileEntry:
+    with publish(f"{s3}/{name}") as partial:
+        partial.write_bytes(content)
+    return FileEntry(name=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def held(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+
+
+def test_a_file_is_downloaded_once_and_verified(s3: str, tmp_path: Path) -> None:
+    entry = put(s3, "a", b"a" * 1000)
+    cache = NodeCache(tmp_path, 5000)
+    path = cache.get(s3, entry)
+    assert path.read_bytes() == b"a" * 1000
+    inode = path.stat().st_ino
+    assert NodeCache(tmp_path, 5000).get("s3://nowhere/at-all", entry).stat().st_ino == inode
+
+
+def test_a_damaged_file_is_downloaded_again(s3: str, tmp_path: Path) -> None:
+    entry = put(s3, "a", b"a" * 1000)
+    cache = NodeCache(tmp_path, 5000)
+    for damage in (b"a" * 999 + b"b", b"a" * 10):
+        cache.get(s3, entry).write_bytes(damage)
+        assert cache.get(s3, entry).read_bytes() == b"a" * 1000
+
+
+def test_a_file_that_is_not_the_manifests_is_refused_and_not_kept(s3: str, tmp_path: Path) -> None:
+    entry = put(s3, "a", b"a" * 1000)
+    put(s3, "a", b"b" * 1000)
+    with pytest.raises(StoreError, match=r"/a: not the file of the manifest \(SHA-256 differs\)"):
+        NodeCache(tmp_path, 5000).get(s3, entry)
+    assert held(tmp_path) == set()
+
+
+def test_the_least_recently_used_go_when_room_is_needed(s3: str, tmp_path: Path) -> None:
+    a, b, c, d = (put(s3, name, name.encode() * 1000) for name in "abcd")
+    cache = NodeCache(tmp_path, 3500)
+    for position, entry in enumerate((a, b, c)):
+        os.utime(cache.get(s3, entry), (1000 + position, 1000 + position))
+    cache.get(s3, a)
+    mapped = open(tmp_path / b.sha256, "rb")  # noqa: SIM115 — what is open stays readable
+    cache.get(s3, d)
+    assert held(tmp_path) == {entry.sha256 for entry in (a, c, d)}
+    assert mapped.read() == b"b" * 1000
+    mapped.close()
+
+
+def test_a_file_larger_than_the_cache_is_refused(s3: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="1000 bytes do not fit into the cache of 999; raise RESNET_CACHE_GIB"):
+        NodeCache(tmp_path, 999).get(s3, put(s3, "a", b"a" * 1000))
+
+
+def test_the_bound_holds_while_many_download_at_once(s3: str, tmp_path: Path) -> None:
+    entries = [put(s3, str(n), bytes([n]) * 100_000) for n in range(12)]
+    cache = NodeCache(tmp_path, 500_000)
+    largest = []
+
+    def get(entry: FileEntry) -> bytes:
+        content = cache.get(s3, entry).read_bytes()
+        largest.append(sum(path.stat().st_size for path in tmp_path.iterdir() if path.exists()))
+        return content
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(get, entries))
+    assert [content[:1] for content in found] == [bytes([n]) for n in range(12)]
+    assert max(largest) <= 500_000
+
+
+def test_a_missing_file_is_named_and_no_partial_is_left(s3: str, tmp_path: Path) -> None:
+    entry = FileEntry(name="none", bytes=10, sha256="0" * 64)
+    with pytest.raises(StorageError, match=f"{s3}/none: cannot be read: no such file"):
+        NodeCache(tmp_path, 5000, Retry(2, 0.1)).get(s3, entry)
+    assert held(tmp_path) == set()
+
+
+def test_abandoned_partials_go(s3: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "x.1.partial").write_bytes(b"x" * 3000)
+    os.utime(tmp_path / "x.1.partial", (0, 0))
+    with caplog.at_level(logging.INFO):
+        NodeCache(tmp_path, 3500).get(s3, put(s3, "a", b"a" * 1000))
+    assert not (tmp_path / "x.1.partial").exists()
+
+
+def test_the_environment_says_where_and_how_much(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RESNET_CACHE", str(tmp_path / "c"))
+    monkeypatch.setenv("RESNET_CACHE_GIB", "0.5")
+    assert NodeCache.of_environment().limit_bytes == 2**29
+    monkeypatch.setenv("RESNET_CACHE_GIB", "much")
+    with pytest.raises(ValueError, match="RESNET_CACHE_GIB='much' is not a number"):
+        NodeCache.of_environment()
