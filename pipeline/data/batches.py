@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,11 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data.augment import Draws, draw
 from pipeline.data.errors import StoreError
+from pipeline.data.nvjpeg import RawImages
 from pipeline.data.plan import Plan
 from pipeline.data.store import Split
 from pipeline.data.views import cut, training_view, view_of
 from pipeline.schema import Augmentation
 from pipeline.storage import StorageError
+
+T = TypeVar("T")
 
 
 class LoaderError(RuntimeError):
@@ -52,6 +56,20 @@ class Failure:
     """What went wrong in a loader process, in words."""
 
     message: str
+
+
+class Encoded(Dataset[RawImages | Failure]):
+    """The images of each iteration, encoded, for a device that decodes them itself."""
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+
+    def __getitem__(self, iteration: int) -> RawImages | Failure:
+        split = self._share.split
+        try:
+            return RawImages.of(split.encoded(int(image)) for image in self._share.images(iteration))
+        except (StoreError, StorageError, ValueError) as error:
+            return Failure(str(error))
 
 
 class Views(Dataset[Tensor | Failure]):
@@ -96,22 +114,23 @@ class Views(Dataset[Tensor | Failure]):
             raise StoreError(f"{split.describe(image)}: no view can be made of it: {error}") from error
 
 
-def batches_of(views: Views, start: int, processes: int, pin: bool) -> Iterator[Tensor]:
-    """The views of iterations `start`, `start` + 1, …, in that order, by this process or by `processes` others.
+def batches_of(batches: Dataset[T | Failure], start: int, processes: int, pin: bool) -> Iterator[T]:
+    """The batches of iterations `start`, `start` + 1, …, in that order, made by this process or by `processes` others.
 
     LoaderError when one of them is killed; StoreError for what cannot be loaded.
     """
-    items = _in_processes(views, start, processes, pin) if processes else map(views.__getitem__, itertools.count(start))
+    here = map(batches.__getitem__, itertools.count(start))
+    items = _in_processes(batches, start, processes, pin) if processes else here
     for item in items:
         if isinstance(item, Failure):
             raise StoreError(item.message)
         yield item
 
 
-def _in_processes(views: Views, start: int, processes: int, pin: bool) -> Iterator[Tensor | Failure]:
+def _in_processes(batches: Dataset[T | Failure], start: int, processes: int, pin: bool) -> Iterator[T | Failure]:
     # spawned, not forked: clients of S3 and CUDA do not survive a fork
     loader = DataLoader(
-        views,
+        batches,
         batch_size=None,
         sampler=_From(start),
         num_workers=processes,
@@ -119,14 +138,27 @@ def _in_processes(views: Views, start: int, processes: int, pin: bool) -> Iterat
         pin_memory=pin,
     )
     iterator = iter(loader)
-    while True:
-        try:
-            item = next(iterator)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise LoaderError(f"a loader process ended early, killed or out of memory: {error}") from error
+    while not isinstance(item := _next_or_death(iterator), _Death):
         yield item
+    # while torch's iterator lives, and its error's traceback keeps it alive, every ended child raises the error again
+    del iterator
+    raise LoaderError(f"a loader process ended early, killed or out of memory: {item.message}")
+
+
+@dataclass(frozen=True)
+class _Death:
+    """A loader process has ended."""
+
+    message: str
+
+
+def _next_or_death(iterator: Iterator[T | Failure]) -> T | Failure | _Death:
+    try:
+        return next(iterator)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        return _Death(str(error))
 
 
 class _From:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.data.augment import Draws, color_noise, crop_offset, crops, pad_zeros
-from pipeline.data.batches import Share, Views, batches_of
+from pipeline.data.batches import Encoded, Share, Views, batches_of
+from pipeline.data.nvjpeg import decoded_views
 from pipeline.data.plan import Plan
 from pipeline.data.statistics import InputStatistics, normalise
 from pipeline.data.store import Split
@@ -34,11 +36,13 @@ class TrainingLoader:
         world_size: int = 1,
         processes: int = 0,
         device: str | torch.device = "cpu",
+        jpeg_decoder: Literal["simplejpeg", "nvjpeg"] = "simplejpeg",
     ) -> None:
         """Load images `indices` of `split`; `batch_size` counts all ranks together.
 
-        `processes` decode and crop beside this one; images that need neither are always taken here. ValueError when
-        crops do not fit, an image has no label, or ranks and batch size do not agree.
+        `processes` decode and crop beside this one; images that need neither are always taken here. With nvjpeg they
+        read the encoded images alone and the GPU does the rest. ValueError when crops do not fit, an image has no
+        label, or ranks and batch size do not agree.
         """
         if not 0 <= rank < world_size or world_size > batch_size:
             raise ValueError(f"rank {rank} of {world_size} cannot have a share of batches of {batch_size}")
@@ -49,6 +53,9 @@ class TrainingLoader:
         self._labels = torch.from_numpy(np.array(split.labels))
         self._statistics, self._augmentation = statistics, augmentation
         self._processes, self._device = processes, torch.device(device)
+        self._on_device = jpeg_decoder == "nvjpeg" and split.shape is None
+        if self._on_device and self._device.type != "cuda":
+            raise ValueError(f"jpeg_decoder: nvjpeg works on a CUDA device, not on {self._device}")
         self._split = split
 
     def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -69,11 +76,18 @@ class TrainingLoader:
         return shape is not None and (scale is None or set(scale) == {min(shape[:2])})
 
     def _view_batches(self, start: int) -> Iterator[Tensor]:
-        pin = self._device.type == "cuda"
-        makers = Views(self._share, reuse_memory=not self._processes)
-        for iteration, views in enumerate(batches_of(makers, start, self._processes, pin), start):
+        for iteration, views in enumerate(self._decoded_here(start) if self._on_device else self._views(start), start):
             noise = self._noise(self._share.draws(iteration))
             yield normalise(views.to(self._device, non_blocking=True), self._statistics, noise)
+
+    def _views(self, start: int) -> Iterator[Tensor]:
+        makers = Views(self._share, reuse_memory=not self._processes)
+        return batches_of(makers, start, self._processes, pin=self._device.type == "cuda")
+
+    def _decoded_here(self, start: int) -> Iterator[Tensor]:
+        batches = batches_of(Encoded(self._share), start, self._processes, pin=False)
+        for iteration, raw in enumerate(batches, start):
+            yield decoded_views(raw, self._share.draws(iteration), self._augmentation.crop, self._device)
 
     def _whole_batches(self, start: int) -> Iterator[Tensor]:
         for iteration in itertools.count(start):

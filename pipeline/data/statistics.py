@@ -41,7 +41,8 @@ class InputStatistics:
     def save(self, path: str | Path) -> None:
         """Write all arrays that are set to a safetensors file."""
         # safetensors writes an array's memory as it lies, whatever its strides
-        arrays = {k: np.ascontiguousarray(value) for k, value in vars(self).items() if k in _ARRAYS and value is not None}
+        present = {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
+        arrays = {name: np.ascontiguousarray(value) for name, value in present.items()}
         Path(path).write_bytes(save(arrays))
 
     @staticmethod
