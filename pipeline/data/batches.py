@@ -65,11 +65,10 @@ class Encoded(Dataset[RawImages | Failure]):
         self._share = share
 
     def __getitem__(self, iteration: int) -> RawImages | Failure:
-        split = self._share.split
         try:
-            return RawImages.of(split.encoded(int(image)) for image in self._share.images(iteration))
-        except (StoreError, StorageError, ValueError) as error:
-            return Failure(str(error))
+            return RawImages.of(self._share.split.encoded(int(image)) for image in self._share.images(iteration))
+        except (ValueError, OSError) as error:
+            return Failure(f"iteration {iteration}: {error}")
 
 
 class Views(Dataset[Tensor | Failure]):

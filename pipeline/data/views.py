@@ -82,10 +82,13 @@ def _resize(part: Tensor, height: int, width: int, ratios: tuple[float, float]) 
 
 
 def encoded_size(content: memoryview) -> tuple[int, int] | None:
-    """Height and width of a JPEG that decodes straight to RGB; None for CMYK and for other formats."""
+    """Height and width of a JPEG that decodes straight to RGB; None for CMYK, rare subsamplings and other formats."""
     if bytes(content[:2]) != b"\xff\xd8":
         return None
-    height, width, space, _ = simplejpeg.decode_jpeg_header(content)
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(content)
+    except ValueError:
+        return None
     return (height, width) if space in _RGB_SPACES else None
 
 
