@@ -1,6 +1,6 @@
 """Size of a network: layers, trainable parameters and multiply-adds, by a forward of one image."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -94,10 +94,10 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def hooked(network: nn.Module, record: object) -> Iterator[None]:
+def hooked(network: nn.Module, record: Callable[[nn.Module, object, Tensor], None]) -> Iterator[None]:
     """`record` as a forward hook of every convolution and fully connected layer within the block."""
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    handles = [layer.register_forward_hook(record) for layer in layers]  # type: ignore[arg-type]
+    handles = [layer.register_forward_hook(record) for layer in layers]
     try:
         yield
     finally:

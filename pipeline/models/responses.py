@@ -1,6 +1,6 @@
 """Layer responses of Figure 7: how strongly each 3x3 layer's output varies."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class Recorder:
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
                 self.handles.append(module.register_forward_hook(self.hook(name)))
 
-    def hook(self, name: str):  # type: ignore[no-untyped-def]
+    def hook(self, name: str) -> Callable[[nn.Module, object, Tensor], None]:
         def record(module: nn.Module, _: object, output: Tensor) -> None:
             if isinstance(module, nn.Conv2d):
                 self.waiting = name if module.kernel_size == (3, 3) else None

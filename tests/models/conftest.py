@@ -1,4 +1,4 @@
-"""The golden facts, and torch on one thread."""
+"""The golden facts, and the same random numbers for every test."""
 
 from collections.abc import Iterator
 from pathlib import Path
