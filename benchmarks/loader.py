@@ -41,33 +41,36 @@ MOSAIC = (500, 375)
 
 def main() -> None:
     """Print both rates, the decode-only rate and the ratio."""
-    arguments = _arguments()
+    parser = parser_of_images(__doc__ or "")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = _write_images(arguments, folder / "images")
+        images = write_images(arguments, folder / "images")
         ours, peer = _ours(folder), _peer(folder)
         rates = _interleaved({"ours": ours, "peer": peer}, arguments.images, arguments.rounds)
         decode = max(_decode_rate(images) for _ in range(arguments.rounds))
     _print(rates, decode, images)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of_images(description: str) -> argparse.ArgumentParser:
+    """Options that say which images to take."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="a tar archive or folder of JPEG files")
     parser.add_argument("--images", type=int, default=512, help="how many images, and views a round")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--as-stored",
         action="store_true",
         help="take the files as they are; otherwise mosaics of 500x375 pixels are made of them, as large as ImageNet's"
         " usual image, for sources with smaller ones",
     )
-    return parser.parse_args()
+    return parser
 
 
-def _write_images(arguments: argparse.Namespace, folder: Path) -> list[bytes]:
+def write_images(arguments: argparse.Namespace, folder: Path) -> list[bytes]:
+    """Write the chosen images below `folder`/train/<class>/; returns the files' contents."""
     contents = list(itertools.islice(_contents(arguments.source), arguments.images))
     if not contents:
         raise SystemExit(f"{arguments.source}: no JPEG files there")

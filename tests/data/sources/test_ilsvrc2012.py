@@ -11,6 +11,7 @@ from pipeline.data.errors import SourceError
 from pipeline.data.sources.base import Listing
 from pipeline.data.sources.devkit import read_devkit
 from pipeline.data.sources.ilsvrc2012 import DEVKIT, TRAIN, VAL, Ilsvrc2012
+from pipeline.storage import publish
 from tests.data.material import SYNSETS, WNIDS, jpeg, tar, train_images, write_devkit, write_ilsvrc2012
 
 
@@ -125,3 +126,14 @@ def test_the_kit_of_the_ten_classes(test_data: Path) -> None:
     assert [synset.wnid for synset in kit.synsets][:2] == ["n01440764", "n02102040"]
     assert kit.synsets[0].words == "tench, Tinca tinca"
     assert [synset.ilsvrc_id for synset in kit.synsets] == [6, 2, 5, 3, 4, 7, 10, 8, 9, 1]
+
+
+def test_archives_in_s3_give_the_same_samples(s3: str, tmp_path: Path) -> None:
+    write_ilsvrc2012(tmp_path)
+    for name in (TRAIN, VAL, DEVKIT):
+        with publish(f"{s3}/{name}") as partial:
+            partial.write_bytes((tmp_path / name).read_bytes())
+    local, remote = Ilsvrc2012(str(tmp_path)), Ilsvrc2012(s3)
+    assert remote.listing(4, map) == local.listing(4, map)
+    for piece in local.listing(4, map).pieces:
+        assert list(remote.read(piece)) == list(local.read(piece))

@@ -1,0 +1,84 @@
+"""Images prepared a second on one core: reading, checking by decoding, writing shards; and then averaging them.
+
+python -m benchmarks.prepare ILSVRC2012_img_val.tar
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.loader import parser_of_images, write_images
+from pipeline.data.prepare import prepare
+from pipeline.data.tasks import sum_images, write_shard
+from pipeline.schema import Data
+
+CORES_A_NODE = 64
+IMAGENET = 1_281_167 + 50_000
+IMAGENET_TRAIN = 1_281_167
+
+
+def main() -> None:
+    """Print the rates, and what they come to for ImageNet on one node and on eight."""
+    arguments = parser_of_images(__doc__ or "").parse_args()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        images = write_images(arguments, folder / "images")
+        timed = _Timed()
+        prepare(_parameters(folder / "images"), folder / "store", run_tasks=timed)
+    stored = len(images) / timed.seconds[write_shard.__name__]
+    averaged = len(images) / timed.seconds[sum_images.__name__]
+    megabytes = sum(map(len, images)) / 1e6 / timed.seconds[write_shard.__name__]
+    print(f"stored: {stored:.0f} images/s a core ({megabytes:.0f} MB/s); averaged: {averaged:.0f} images/s a core")
+    for nodes in (1, 8):
+        cores = nodes * CORES_A_NODE
+        seconds = IMAGENET / stored / cores + IMAGENET_TRAIN / averaged / cores
+        print(
+            f"ImageNet on {nodes} node(s) of {CORES_A_NODE} such cores, if reading and writing keep up: {seconds:.0f} s"
+        )
+
+
+class _Timed:
+    """Runs tasks here and adds up the seconds by task."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
+        return self._run(function, items)
+
+    def _run(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        for item in items:
+            start = time.perf_counter()
+            result = function(item)
+            self.seconds[function.__name__] = self.seconds.get(function.__name__, 0) + time.perf_counter() - start
+            yield result
+
+
+def _parameters(url: Path) -> Data:
+    tree = {
+        "source": "class_folders",
+        "url": str(url),
+        "store": None,
+        "keep": "encoded",
+        "size": None,
+        "limit_shorter_side": None,
+        "shard_images": 256,
+        "on_bad_image": "error",
+        "max_pixels": 10**8,
+        "holdout": {"images": 0, "seed": 0, "balanced": False, "train_on": True},
+        "mean": {"kind": "per_pixel", "shorter_side": 256, "crop": 224, "divide_by_std": False},
+    }
+    return Data.model_validate(tree)
+
+
+if __name__ == "__main__":
+    main()
