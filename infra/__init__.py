@@ -1,0 +1,1 @@
+"""What runs the pipeline: the launcher, and the parts of a cluster."""

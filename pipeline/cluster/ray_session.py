@@ -1,0 +1,56 @@
+"""Ray for the length of a stage: a cluster to join or one started here, and tasks over items."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from pipeline.schema import Cluster
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+@contextlib.contextmanager
+def session(cluster: Cluster) -> Iterator[None]:
+    """Ray for the length of the block: the cluster at RAY_ADDRESS or `cluster.address`, else one on this machine.
+
+    Ray listens on all interfaces whatever it is told, so a cluster started here takes only calls with a token that
+    lives as long as it does.
+    """
+    for key, value in SETTINGS.items():
+        os.environ.setdefault(key, value)
+    address = os.environ.get("RAY_ADDRESS") or cluster.address
+    if not address:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    local = {} if address else {"num_cpus": cores(), "include_dashboard": False}
+    ray.init(address=address or "local", log_to_driver=True, logging_level="WARNING", **local)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cores() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_tasks(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """`function` of each item, as Ray tasks of one CPU each, in the items' order; the first error is raised."""
+    import ray
+
+    task = ray.remote(num_cpus=1)(function)
+    for reference in [task.remote(item) for item in items]:
+        yield ray.get(reference)

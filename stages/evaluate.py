@@ -1,0 +1,89 @@
+"""Evaluate: a trained run's probabilities for every test image, by each protocol, and the errors they give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from pipeline import paths, stage
+from pipeline.data.splits import holdout_indices
+from pipeline.data.store import Store
+from pipeline.evaluation.metrics import Errors, errors
+from pipeline.evaluation.predict import predict_split
+from pipeline.evaluation.predictions import SUMMARY, Predictions
+from pipeline.evaluation.predictor import Predictor
+from pipeline.provenance import gather_provenance, now
+from pipeline.storage import atomic_directory, read_json, write_json
+from pipeline.tracking.evaluations import log_evaluation
+from pipeline.tracking.names import provenance_tags
+from pipeline.tracking.runs import send_history
+from pipeline.tracking.store import initialise
+from pipeline.training.session import HISTORY, RECORD
+
+HOLDOUT = "holdout"
+
+
+def run(at: stage.Stage) -> None:
+    """Predict by each protocol, keep the probabilities, write the errors, and put them on the run's MLflow page."""
+    started, evaluation = now(), at.params.evaluation
+    store = Store.open(at.params.data.store or paths.data_dir(at.experiment))
+    model = paths.model_dir(at.experiment, at.run)
+    predictor = Predictor.load(model, precision=evaluation.precision, batch_size=evaluation.batch_size)
+    with atomic_directory(paths.predictions_dir(at.experiment, at.run)) as folder:
+        metrics = {name: _keep(at.run, folder, name, found) for name, found in _predict(at, store, predictor)}
+        record = read_json(model / RECORD)
+        run_id = _track(at, store, record, metrics)
+        parameters = evaluation.model_dump(mode="json")
+        provenance = gather_provenance(parameters, store.digest, started, precision=predictor.precision)
+        kept = {"run": at.run, "weights_sha256": record["weights_sha256"], "mlflow_run_id": run_id}
+        write_json(folder / SUMMARY, {**kept, "metrics": metrics, "provenance": provenance})
+    write_json(paths.run_metrics(at.experiment, at.run), metrics)
+
+
+def _predict(at: stage.Stage, store: Store, predictor: Predictor) -> Iterator[tuple[str, Predictions]]:
+    """Each protocol's predictions of the test images, and one protocol's of the held-out training images."""
+    protocols = at.params.evaluation.protocols.chosen()
+    split = store.split(at.params.evaluation.split)
+    for name, protocol in protocols.items():
+        yield name, predict_split(predictor, split, protocol)
+    train = store.split("train")
+    held_out = holdout_indices(train.labels, at.params.data.holdout)
+    if len(held_out):
+        yield HOLDOUT, predict_split(predictor, train, next(iter(protocols.values())), held_out)
+
+
+def _keep(run: str, folder: Path, name: str, found: Predictions) -> Errors:
+    found.save(folder / f"{name}.npz")
+    measured = errors(found.probabilities, found.labels)
+    print(f"{run}  {name}  top-1 error {measured['top1_error']:.2f}%", flush=True)
+    return measured
+
+
+def _track(at: stage.Stage, store: Store, record: dict[str, Any], metrics: dict[str, Errors]) -> str | None:
+    """Put the errors on the training's MLflow run, complete it where it isn't; its identifier, None without a server."""
+    initialise()
+    history = pandas.read_csv(paths.model_dir(at.experiment, at.run) / HISTORY)
+    provenance = record["provenance"]
+    data = at.params.data
+    run_id = send_history(
+        at.experiment,
+        at.run,
+        record["identity"],
+        provenance["parameters"],
+        provenance_tags(provenance),
+        history.astype(object).where(history.notna(), None).to_dict("records"),
+        dataset=(at.experiment, store.digest, data.url or data.source),
+        provenance=provenance,
+    )
+    if run_id is None:
+        print(f"{at.run}: MLflow did not answer; run this stage again to log its errors there", flush=True)
+        return None
+    split = at.params.evaluation.split
+    return log_evaluation(at.experiment, at.run, run_id, metrics, iterations=record["iterations"], split=split)
+
+
+if __name__ == "__main__":
+    stage.main("evaluate", run, of_run=True)

@@ -1,0 +1,99 @@
+"""Train: one run of the experiment, to the last iteration."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline import cluster, paths, stage
+from pipeline.config import split_run
+from pipeline.data.store import Store
+from pipeline.provenance import digest_of, gather_provenance, now
+from pipeline.storage import atomic_directory, read_json, write_json
+from pipeline.tracking.names import provenance_tags
+from pipeline.tracking.runs import TrainingRun
+from pipeline.tracking.store import initialise
+from pipeline.training.session import RECORD, RunSpec
+
+
+def run(at: stage.Stage) -> None:
+    """Train, or go on training, and write the model folder."""
+    spec = make_spec(at)
+    if at.waited and _already_trained(at, spec):
+        print(f"{at.run}: trained by the process that was at work; nothing left to do")
+        return
+    provenance = gather_provenance(spec.parameters(), spec.data_digest, now())
+    with cluster.session(at.params.cluster):
+        with _tracked(at, spec, provenance) as tracked:
+            with cluster.train(spec, at.params.cluster, tracked.log_curves) as trained:
+                record = _write_model(at, trained, tracked.wait_for_run_id(10.0), provenance)
+        cluster.forget_checkpoints(spec, at.params.cluster)
+    print(f"{at.run}: test error {record['test_error']:.2f}% after {record['iterations']:,} iterations")
+
+
+@contextmanager
+def _tracked(at: stage.Stage, spec: RunSpec, provenance: dict[str, Any]) -> Iterator[TrainingRun]:
+    """The training's MLflow run: continued where a checkpoint is, ended as the block ends."""
+    initialise()
+    tracked = TrainingRun.start_or_continue(
+        at.experiment,
+        at.run,
+        digest_of(spec.identity()),
+        spec.parameters(),
+        provenance_tags(provenance),
+        anew=not cluster.has_checkpoint(spec, at.params.cluster),
+        dataset=(at.experiment, spec.data_digest, spec.data.url or spec.data.source),
+        provenance=provenance,
+    )
+    status = "FAILED"
+    try:
+        yield tracked
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        tracked.finish(status)
+
+
+def make_spec(at: stage.Stage) -> RunSpec:
+    """The run's specification from parameters and prepared data."""
+    network, seed = split_run(at.run)
+    store = at.params.data.store or str(paths.data_dir(at.experiment).absolute())
+    return RunSpec(
+        experiment=at.experiment,
+        run=at.run,
+        network=network,
+        seed=seed,
+        store=store,
+        data_digest=Store.open(store).digest,
+        data=at.params.data,
+        augmentation=at.params.augmentation,
+        training=at.params.training_of(at.run),
+        test_split=at.params.evaluation.split,
+    )
+
+
+def _already_trained(at: stage.Stage, spec: RunSpec) -> bool:
+    record = paths.model_dir(at.experiment, at.run) / RECORD
+    return record.exists() and read_json(record)["identity"] == digest_of(spec.identity())
+
+
+def _write_model(at: stage.Stage, trained: Path, run_id: str | None, provenance: dict[str, Any]) -> dict[str, Any]:
+    """Copy the finished model into place, its record completed by where it comes from; the record."""
+    record = read_json(trained / RECORD)
+    for key in ("precision", "hardware", "workers"):
+        provenance[key] = record.pop(key)
+    provenance.update(seed=record["seed"], wall_seconds=record["wall_seconds"])
+    record.update(mlflow_run_id=run_id, provenance=provenance)
+    with atomic_directory(paths.model_dir(at.experiment, at.run)) as folder:
+        shutil.copytree(trained, folder, dirs_exist_ok=True)
+        write_json(folder / RECORD, record)
+    return record
+
+
+if __name__ == "__main__":
+    stage.main("train", run, of_run=True)
