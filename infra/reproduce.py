@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         print("\ninterrupted: run the same command again to go on", file=sys.stderr)
         return 130
     if code == 0:
-        print_summary(params.experiment)
+        print_summary(params.experiment, where={"MLflow": "make ui", "curves": "make plots"})
     return code
 
 

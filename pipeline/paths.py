@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+HISTORY = "history.csv"
+"""In a model folder: the curves."""
+RECORD = "train.json"
+"""In a model folder: how the training ended, and its provenance."""
+SUMMARY = "evaluate.json"
+"""In a folder of predictions: the errors, and their provenance."""
+
 
 def data_dir(experiment: str) -> Path:
     """The image store: manifest.json and shards."""

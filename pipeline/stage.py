@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 
 from pipeline import paths
 from pipeline.config import Params, check_networks, load_params
+from pipeline.data.batches import LoaderError
+from pipeline.storage import StorageError
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def main(name: str, body: Callable[[Stage], None], *, of_run: bool) -> None:
         params = _checked_params(arguments.experiment, run)
         with _alone("-".join(filter(None, (name, arguments.experiment, run)))) as waited:
             body(Stage(params, arguments.experiment, run, waited))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, StorageError, LoaderError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

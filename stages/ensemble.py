@@ -7,7 +7,7 @@ from typing import Any
 from pipeline import paths, stage
 from pipeline.evaluation.ensembles import average, leave_one_out
 from pipeline.evaluation.metrics import errors
-from pipeline.evaluation.predictions import SUMMARY, Predictions
+from pipeline.evaluation.predictions import Predictions
 from pipeline.storage import atomic_directory, read_json, write_json
 from pipeline.tracking.evaluations import log_ensemble
 from pipeline.tracking.store import initialise
@@ -41,7 +41,7 @@ def _track(at: stage.Stage, name: str, run_ids: dict[str, str | None], measured:
 
 
 def _summary(at: stage.Stage, member: str) -> dict[str, Any]:
-    summary: dict[str, Any] = read_json(paths.predictions_dir(at.experiment, member) / SUMMARY)
+    summary: dict[str, Any] = read_json(paths.predictions_dir(at.experiment, member) / paths.SUMMARY)
     return summary
 
 

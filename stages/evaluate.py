@@ -13,7 +13,7 @@ from pipeline.data.splits import holdout_indices
 from pipeline.data.store import Store
 from pipeline.evaluation.metrics import Errors, errors
 from pipeline.evaluation.predict import predict_split
-from pipeline.evaluation.predictions import SUMMARY, Predictions
+from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.predictor import Predictor
 from pipeline.provenance import gather_provenance, now
 from pipeline.storage import atomic_directory, read_json, write_json
@@ -21,7 +21,6 @@ from pipeline.tracking.evaluations import log_evaluation
 from pipeline.tracking.names import provenance_tags
 from pipeline.tracking.runs import send_history
 from pipeline.tracking.store import initialise
-from pipeline.training.session import HISTORY, RECORD
 
 HOLDOUT = "holdout"
 
@@ -34,12 +33,12 @@ def run(at: stage.Stage) -> None:
     predictor = Predictor.load(model, precision=evaluation.precision, batch_size=evaluation.batch_size)
     with atomic_directory(paths.predictions_dir(at.experiment, at.run)) as folder:
         metrics = {name: _keep(at.run, folder, name, found) for name, found in _predict(at, store, predictor)}
-        record = read_json(model / RECORD)
+        record = read_json(model / paths.RECORD)
         run_id = _track(at, store, record, metrics)
         parameters = evaluation.model_dump(mode="json")
         provenance = gather_provenance(parameters, store.digest, started, precision=predictor.precision)
         kept = {"run": at.run, "weights_sha256": record["weights_sha256"], "mlflow_run_id": run_id}
-        write_json(folder / SUMMARY, {**kept, "metrics": metrics, "provenance": provenance})
+        write_json(folder / paths.SUMMARY, {**kept, "metrics": metrics, "provenance": provenance})
     write_json(paths.run_metrics(at.experiment, at.run), metrics)
 
 
@@ -51,7 +50,7 @@ def _predict(at: stage.Stage, store: Store, predictor: Predictor) -> Iterator[tu
         yield name, predict_split(predictor, split, protocol)
     train = store.split("train")
     held_out = holdout_indices(train.labels, at.params.data.holdout)
-    if len(held_out):
+    if len(held_out) and not at.params.data.holdout.train_on:
         yield HOLDOUT, predict_split(predictor, train, next(iter(protocols.values())), held_out)
 
 
@@ -63,9 +62,9 @@ def _keep(run: str, folder: Path, name: str, found: Predictions) -> Errors:
 
 
 def _track(at: stage.Stage, store: Store, record: dict[str, Any], metrics: dict[str, Errors]) -> str | None:
-    """Put the errors on the training's MLflow run, complete it where it isn't; its identifier, None without a server."""
+    """Put the errors on the training's MLflow run and complete it; its identifier, None where no server answers."""
     initialise()
-    history = pandas.read_csv(paths.model_dir(at.experiment, at.run) / HISTORY)
+    history = pandas.read_csv(paths.model_dir(at.experiment, at.run) / paths.HISTORY)
     provenance = record["provenance"]
     data = at.params.data
     run_id = send_history(

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from pipeline import stage
+import sys
+
+import numpy as np
+
+from pipeline import paths, stage
+from pipeline.data.store import Store
 from pipeline.report import write_report
 
 
 def run(at: stage.Stage) -> None:
     """Write results/<experiment>/ from what the earlier stages wrote."""
-    write_report(at.experiment, at.params.report, list(at.params.runs), at.params.ensembles)
+    split = Store.open(at.params.data.store or paths.data_dir(at.experiment)).split(at.params.evaluation.split)
+    position = {key: i for i, key in enumerate(split.keys)}
+
+    def image(key: str) -> np.ndarray:
+        return split.image(position[key])
+
+    problems = write_report(at.experiment, at.params.report, at.params.runs, at.params.ensembles, image=image)
+    for problem in problems:
+        print(f"report: {problem}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pipeline.storage import atomic_directory, read_json, write_json
 from pipeline.tracking.names import provenance_tags
 from pipeline.tracking.runs import TrainingRun
 from pipeline.tracking.store import initialise
-from pipeline.training.session import RECORD, RunSpec
+from pipeline.training.session import RunSpec
 
 
 def run(at: stage.Stage) -> None:
@@ -27,11 +27,17 @@ def run(at: stage.Stage) -> None:
         return
     provenance = gather_provenance(spec.parameters(), spec.data_digest, now())
     with cluster.session(at.params.cluster):
-        with _tracked(at, spec, provenance) as tracked:
-            with cluster.train(spec, at.params.cluster, tracked.log_curves) as trained:
-                record = _write_model(at, trained, tracked.wait_for_run_id(10.0), provenance)
+        record = _train(at, spec, provenance)
         cluster.forget_checkpoints(spec, at.params.cluster)
     print(f"{at.run}: test error {record['test_error']:.2f}% after {record['iterations']:,} iterations")
+
+
+def _train(at: stage.Stage, spec: RunSpec, provenance: dict[str, Any]) -> dict[str, Any]:
+    with (
+        _tracked(at, spec, provenance) as tracked,
+        cluster.train(spec, at.params.cluster, tracked.log_curves) as trained,
+    ):
+        return _write_model(at, trained, tracked.wait_for_run_id(10.0), provenance)
 
 
 @contextmanager
@@ -78,20 +84,20 @@ def make_spec(at: stage.Stage) -> RunSpec:
 
 
 def _already_trained(at: stage.Stage, spec: RunSpec) -> bool:
-    record = paths.model_dir(at.experiment, at.run) / RECORD
+    record = paths.model_dir(at.experiment, at.run) / paths.RECORD
     return record.exists() and read_json(record)["identity"] == digest_of(spec.identity())
 
 
 def _write_model(at: stage.Stage, trained: Path, run_id: str | None, provenance: dict[str, Any]) -> dict[str, Any]:
     """Copy the finished model into place, its record completed by where it comes from; the record."""
-    record = read_json(trained / RECORD)
+    record = read_json(trained / paths.RECORD)
     for key in ("precision", "hardware", "workers"):
         provenance[key] = record.pop(key)
     provenance.update(seed=record["seed"], wall_seconds=record["wall_seconds"])
     record.update(mlflow_run_id=run_id, provenance=provenance)
     with atomic_directory(paths.model_dir(at.experiment, at.run)) as folder:
         shutil.copytree(trained, folder, dirs_exist_ok=True)
-        write_json(folder / RECORD, record)
+        write_json(folder / paths.RECORD, record)
     return record
 
 

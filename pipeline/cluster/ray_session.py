@@ -34,8 +34,8 @@ def session(cluster: Cluster) -> Iterator[None]:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
-    local = {} if address else {"num_cpus": cores(), "include_dashboard": False}
-    ray.init(address=address or "local", log_to_driver=True, logging_level="WARNING", **local)
+    local: dict[str, Any] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
+    ray.init(address=address or "local", logging_config=ray.LoggingConfig(log_level="ERROR"), **local)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from pipeline.cluster.checkpoints import checkpoint_name, storage_path
 from pipeline.cluster.mailbox import Rows, leave, mailbox
 from pipeline.cluster.ray_session import cores
 from pipeline.schema import Cluster
-from pipeline.training.progress import Progress
+from pipeline.cluster.progress import Progress
 from pipeline.training.session import RunSpec, Session
 
 MODEL = "model"
@@ -48,7 +48,7 @@ def train(spec: RunSpec, cluster: Cluster, on_checkpoint: Callable[[Rows], None]
 
 
 def _trainer(spec: RunSpec, cluster: Cluster, curve_folder: str) -> Any:
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     settings = _worker_settings(cluster)
@@ -65,7 +65,6 @@ def _trainer(spec: RunSpec, cluster: Cluster, curve_folder: str) -> Any:
             failure_config=FailureConfig(max_failures=cluster.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=cluster.checkpoints_kept),
             callbacks=[_curve_callback(curve_folder)],
-            logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
 from pipeline.storage import atomic_file
-
-SUMMARY = "evaluate.json"
 
 
 @dataclass(frozen=True)
@@ -40,5 +39,5 @@ class Predictions:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(arrays["ids"], arrays["labels"], arrays["probabilities"])
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, BadZipFile) as error:
             raise ValueError(f"{path}: not a file of predictions ({error}); run its evaluate stage again") from error

@@ -35,7 +35,7 @@ class Predictor:
         batch_size: int = 512,
     ) -> None:
         self._device = torch.device(device)
-        self._network = network.to(self._device, memory_format=torch.channels_last).eval()
+        self._network = network.to(self._device).to(memory_format=torch.channels_last).eval()
         self._statistics = statistics
         self._batch_size = batch_size
         self.class_names = tuple(class_names)
@@ -48,9 +48,7 @@ class Predictor:
         """The predictor of a model folder; ValueError if its weights were altered."""
         network, card = load_network(folder)
         statistics = InputStatistics.load(Path(folder) / INPUT)
-        return cls(
-            network, statistics, card.class_names, device=device, precision=precision, batch_size=batch_size
-        )
+        return cls(network, statistics, card.class_names, device=device, precision=precision, batch_size=batch_size)
 
     @torch.inference_mode()
     def predict(self, images: Images, protocol: Protocol) -> np.ndarray:

@@ -15,8 +15,8 @@ from pipeline.training.distributed import average_buffers
 def recompute_statistics(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
     """Set every BN's running mean and variance to their plain average over `batches` of training images.
 
-    Each batch (n, 3, H, W) counts the same, so all should be of the size that BN saw in training. Every worker gives its
-    share of the images; the average is taken over all workers. A network without BN is left alone.
+    Each batch (n, 3, H, W) counts the same, so all should be of the size that BN saw in training. Every worker gives
+    its share of the images; the average is taken over all workers. A network without BN is left alone.
     """
     layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     if not layers:

@@ -23,7 +23,9 @@ def replicate(network: nn.Module, device: torch.device) -> nn.Module:
     if world()[1] == 1:
         return network
     devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(
+        network, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
+    )
 
 
 def sum_over_workers(values: torch.Tensor) -> torch.Tensor:

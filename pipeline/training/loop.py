@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -49,8 +49,9 @@ class Material:
 class Trainer:
     """Trains a network by its recipe (paper, sections 3.4 and 4.2).
 
-    `advance` runs iterations; `state` and `restore` carry everything between sittings; `finish` recomputes BN statistics.
-    Every source of chance is a function of seed and iteration, so a training resumed anywhere takes the same course.
+    `advance` runs iterations; `state` and `restore` carry everything between sittings; `finish` recomputes BN
+    statistics. Every source of chance is a function of seed and iteration, so that a training resumed anywhere takes
+    the same course.
     """
 
     def __init__(self, material: Material, recipe: Training, device: torch.device) -> None:
@@ -58,9 +59,9 @@ class Trainer:
         self._share = _share(recipe, workers)
         self._material, self._recipe, self._device, self._rank = material, recipe, device, rank
         self.precision = resolve_precision(recipe.precision, device)
-        self.network = material.network.to(device, memory_format=torch.channels_last)
+        self.network = material.network.to(device).to(memory_format=torch.channels_last)
         self._sgd = build_optimizer(self.network, recipe.optimizer)
-        self._replica = replicate(torch.compile(self.network) if recipe.compile else self.network, device)
+        self._replica = replicate(_compiled(self.network) if recipe.compile else self.network, device)
         self._schedule = Schedule(recipe.optimizer.learning_rate, recipe.schedule, recipe.warmup)
         self._loss = TrainingLoss(recipe.label_smoothing)
         self._sums = torch.zeros(3, device=device, dtype=torch.float64)  # loss, wrong, images since the last point
@@ -209,6 +210,10 @@ class Trainer:
         self._replica.train()
         wrong, images = sum_over_workers(counts).tolist()
         return 100 * wrong / images
+
+
+def _compiled(network: nn.Module) -> nn.Module:
+    return cast(nn.Module, torch.compile(network))
 
 
 def _share(recipe: Training, workers: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -13,11 +15,12 @@ def build_optimizer(network: nn.Module, optimizer: Optimizer) -> torch.optim.SGD
 
     A parameter of one dimension (BN's scale and shift, a bias) is left undecayed where `decay_norm_and_bias` is false.
     """
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in network.parameters():
         free = parameter.ndim <= 1 and not optimizer.decay_norm_and_bias
         (plain if free else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": optimizer.weight_decay}]
+    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": optimizer.weight_decay}]
     if plain:
         groups.append({"params": plain, "weight_decay": 0.0})
     return torch.optim.SGD(

@@ -19,6 +19,7 @@ from pipeline.data.store import Split, Store
 from pipeline.evaluation.predictor import Predictor, Protocol
 from pipeline.models.saved import INPUT, Card, save_network
 from pipeline.models.zoo import build
+from pipeline.paths import HISTORY, RECORD
 from pipeline.provenance import digest_of, hardware
 from pipeline.schema import Augmentation, Data, SingleView, Training
 from pipeline.storage import write_json
@@ -27,9 +28,6 @@ from pipeline.training.curve import write_history
 from pipeline.training.distributed import world
 from pipeline.training.loop import ErrorCount, Material, Trainer
 from pipeline.training.precision import make_deterministic
-
-HISTORY = "history.csv"
-RECORD = "train.json"
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class Session:
             write_checkpoint(folder, tensors, {**values, "identity": self.spec.identity()})
 
     def save_model(self, folder: Path) -> None:
-        """Write the model folder: weights and what rebuilds them, input statistics, curves, and the training's record."""
+        """Write the model folder: weights, what rebuilds them, input statistics, curves, the training's record."""
         self._statistics.save(folder / INPUT)
         write_history(folder / HISTORY, self.trainer.curve)
         spec = self.spec
