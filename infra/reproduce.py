@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import psutil
 
+from pipeline.cluster import session
 from pipeline.config import check_networks, load_params
 from pipeline.report import print_summary
+from pipeline.schema import Cluster
 
 PR_SET_PDEATHSIG = 1
 
@@ -29,13 +32,23 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _end_children)
     try:
         _wait_for_others()
-        code = subprocess.run([sys.executable, "-m", "dvc", "repro", *arguments], check=False).returncode
+        code = _repro(params.cluster, arguments)
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to go on", file=sys.stderr)
         return 130
     if code == 0:
         print_summary(params.experiment, where={"MLflow": "make ui", "curves": "make plots"})
     return code
+
+
+def _repro(cluster: Cluster, arguments: list[str]) -> int:
+    """`dvc repro`, its stages on one Ray that lives as long as it does; none is started when nothing is to be done."""
+    dvc = [sys.executable, "-m", "dvc"]
+    if subprocess.run([*dvc, "status", "--quiet"], check=False).returncode == 0 and not arguments:
+        return subprocess.run([*dvc, "repro"], check=False).returncode
+    with session(cluster) as address:
+        environment = {**os.environ, "RAY_ADDRESS": address}
+        return subprocess.run([*dvc, "repro", *arguments], env=environment, check=False).returncode
 
 
 def _wait_for_others() -> None:

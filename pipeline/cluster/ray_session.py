@@ -20,8 +20,8 @@ SETTINGS = {
 
 
 @contextlib.contextmanager
-def session(cluster: Cluster) -> Iterator[None]:
-    """Ray for the length of the block: the cluster at RAY_ADDRESS or `cluster.address`, else one on this machine.
+def session(cluster: Cluster) -> Iterator[str]:
+    """Ray for the length of the block, and its address: the cluster at RAY_ADDRESS or `cluster.address`, else one on this machine.
 
     Ray listens on all interfaces whatever it is told, so a cluster started here takes only calls with a token that
     lives as long as it does.
@@ -30,6 +30,7 @@ def session(cluster: Cluster) -> Iterator[None]:
         os.environ.setdefault(key, value)
     address = os.environ.get("RAY_ADDRESS") or cluster.address
     if not address:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
@@ -37,7 +38,7 @@ def session(cluster: Cluster) -> Iterator[None]:
     local: dict[str, Any] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
     ray.init(address=address or "local", logging_config=ray.LoggingConfig(log_level="ERROR"), **local)
     try:
-        yield
+        yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
 

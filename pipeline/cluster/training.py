@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -48,7 +49,7 @@ def train(spec: RunSpec, cluster: Cluster, on_checkpoint: Callable[[Rows], None]
 
 
 def _trainer(spec: RunSpec, cluster: Cluster, curve_folder: str) -> Any:
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     settings = _worker_settings(cluster)
@@ -65,6 +66,7 @@ def _trainer(spec: RunSpec, cluster: Cluster, curve_folder: str) -> Any:
             failure_config=FailureConfig(max_failures=cluster.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=cluster.checkpoints_kept),
             callbacks=[_curve_callback(curve_folder)],
+            logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # the stub is of Tune's RunConfig
         ),
     )
 
@@ -114,6 +116,7 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     import ray.train
     from ray.train.torch import get_device
 
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
     spec, settings = config["spec"], config["settings"]
     torch.set_num_threads(settings.threads)
     session = Session(spec, device=get_device(), loader_processes=settings.loader_processes)

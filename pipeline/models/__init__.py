@@ -1,6 +1,6 @@
 """Every network of the paper, by name."""
 
 from pipeline.models.convolutional import score_map
-from pipeline.models.zoo import NETWORKS, build, names
+from pipeline.models.zoo import build, find, names
 
-__all__ = ["NETWORKS", "build", "names", "score_map"]
+__all__ = ["build", "find", "names", "score_map"]

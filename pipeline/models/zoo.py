@@ -10,12 +10,9 @@ from functools import partial
 import torch
 from torch import nn
 
-from pipeline.models import cifar, highway, imagenet, prelu_net
+from pipeline.models import cifar, highway, imagenet
 from pipeline.models.blocks import Bottleneck
-from pipeline.models.bn_inception import BNInception
-from pipeline.models.googlenet import GoogLeNet
 from pipeline.models.initialisation import he_initialise
-from pipeline.models.vgg import VGG16
 
 
 @dataclass(frozen=True)
@@ -51,12 +48,37 @@ def _highway_entry(architecture: highway.Architecture) -> Entry:
     return Entry(construct, highway.initialise, image_size=32, num_classes=10)
 
 
-NETWORKS: dict[str, Entry] = {
+# The networks made of torchvision's blocks are imported when they are asked for: torchvision takes over a second.
+def _vgg16() -> Entry:
+    from pipeline.models.vgg import VGG16
+
+    return Entry(VGG16)
+
+
+def _googlenet() -> Entry:
+    from pipeline.models.googlenet import GoogLeNet
+
+    return Entry(GoogLeNet)
+
+
+def _bn_inception() -> Entry:
+    from pipeline.models.bn_inception import BNInception
+
+    return Entry(BNInception)
+
+
+def _prelu_net() -> Entry:
+    from pipeline.models import prelu_net
+
+    return Entry(prelu_net.PReLUNet, prelu_net.initialise)
+
+
+NETWORKS: dict[str, Entry | Callable[[], Entry]] = {
     **{name: _imagenet_entry(architecture) for name, architecture in imagenet.ARCHITECTURES.items()},
-    "vgg16": Entry(VGG16),
-    "googlenet": Entry(GoogLeNet),
-    "bn_inception": Entry(BNInception),
-    "prelu_net": Entry(prelu_net.PReLUNet, prelu_net.initialise),
+    "vgg16": _vgg16,
+    "googlenet": _googlenet,
+    "bn_inception": _bn_inception,
+    "prelu_net": _prelu_net,
     **{f"plain{depth}": _cifar_entry("plain", depth) for depth in cifar.PLAIN_DEPTHS},
     **{f"resnet{depth}": _cifar_entry("resnet", depth) for depth in cifar.RESNET_DEPTHS},
     **{name: _highway_entry(architecture) for name, architecture in highway.ARCHITECTURES.items()},
@@ -72,7 +94,8 @@ def names() -> list[str]:
 def find(name: str) -> Entry:
     """The entry of a network. Raises ValueError with the known names if there is none of that name."""
     if name in NETWORKS:
-        return NETWORKS[name]
+        entry = NETWORKS[name]
+        return entry if isinstance(entry, Entry) else entry()
     match = re.fullmatch(r"(plain|resnet)([1-9]\d*)", name)
     if match and cifar.is_depth(int(match[2])):
         return _cifar_entry(match[1], int(match[2]))

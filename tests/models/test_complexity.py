@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.models import NETWORKS, build, names
+from pipeline.models import build, find, names
 from pipeline.models.complexity import Complexity, complexity_of, measure
 
 measured: dict[str, Complexity] = {}
@@ -13,7 +13,7 @@ measured: dict[str, Complexity] = {}
 def complexity(name: str) -> Complexity:
     """A network's complexity with its own data's image size and classes, measured once."""
     if name not in measured:
-        measured[name] = complexity_of(name, NETWORKS[name].num_classes, NETWORKS[name].image_size)
+        measured[name] = complexity_of(name, find(name).num_classes, find(name).image_size)
     return measured[name]
 
 
