@@ -21,9 +21,9 @@ SETTINGS = {
 
 @contextlib.contextmanager
 def session(cluster: Cluster) -> Iterator[str]:
-    """Ray for the length of the block, and its address: the cluster at RAY_ADDRESS or `cluster.address`, else one on this machine.
+    """Ray for the length of the block: the cluster at RAY_ADDRESS or `cluster.address`, else one started here.
 
-    Ray listens on all interfaces whatever it is told, so a cluster started here takes only calls with a token that
+    Gives the cluster's address, with which child processes join it. Ray listens on all interfaces whatever it is told, so a cluster started here takes only calls with a token that
     lives as long as it does.
     """
     for key, value in SETTINGS.items():

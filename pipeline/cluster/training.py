@@ -15,9 +15,9 @@ import torch
 
 from pipeline.cluster.checkpoints import checkpoint_name, storage_path
 from pipeline.cluster.mailbox import Rows, leave, mailbox
+from pipeline.cluster.progress import Progress
 from pipeline.cluster.ray_session import cores
 from pipeline.schema import Cluster
-from pipeline.cluster.progress import Progress
 from pipeline.training.session import RunSpec, Session
 
 MODEL = "model"

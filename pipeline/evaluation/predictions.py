@@ -39,5 +39,5 @@ class Predictions:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(arrays["ids"], arrays["labels"], arrays["probabilities"])
-        except (ValueError, KeyError, OSError, BadZipFile) as error:
+        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise ValueError(f"{path}: not a file of predictions ({error}); run its evaluate stage again") from error

@@ -1,0 +1,60 @@
+"""A prepared store of digits, and a small run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import Params, parse_params
+from pipeline.data.prepare import prepare
+from pipeline.data.store import Store
+from pipeline.training.session import RunSpec
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"batch_size": 32, "bn_images": 16, "iterations": 12, "curve_every": 2, "test_every": 6}
+STEPS = {"kind": "steps", "milestones": [8], "factor": 0.1}
+
+
+def small_params(**training: Any) -> Params:
+    """The digits experiment, a few iterations long, in fp32 with deterministic kernels."""
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    changes = {**SMALL, "schedule": STEPS, "precision": "fp32", "deterministic": True, "bn_recompute_images": 64}
+    tree["training"].update({**changes, **training})
+    tree["runs"] = {"resnet8-s0": {"training": {}}, "plain8-s0": {"training": {}}}
+    tree["ensembles"] = {"both": ["resnet8-s0", "plain8-s0"]}
+    return parse_params(tree)
+
+
+@pytest.fixture(scope="session")
+def digits_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the digits' image store."""
+    folder = tmp_path_factory.mktemp("digits") / "store"
+    prepare(small_params().data, folder)
+    return folder
+
+
+@pytest.fixture
+def make_spec(digits_store: Path) -> Callable[..., RunSpec]:
+    """Specifications of small runs on the digits."""
+
+    def make(run: str = "resnet8-s0", **training: Any) -> RunSpec:
+        params = small_params(**training)
+        network, _, seed = run.partition("-s")
+        return RunSpec(
+            experiment="digits",
+            run=run,
+            network=network,
+            seed=int(seed),
+            store=str(digits_store),
+            data_digest=Store.open(digits_store).digest,
+            data=params.data,
+            augmentation=params.augmentation,
+            training=params.training,
+            test_split="test",
+        )
+
+    return make

@@ -1,0 +1,152 @@
+"""The protocols against a slow reading of the paper: plain loops over PIL crops, one view at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from pipeline.data.statistics import InputStatistics
+from pipeline.evaluation.predictor import Predictor, Protocol
+from pipeline.models import build
+from pipeline.schema import CenterCrop, MultiScale, SingleView, TenCrop
+
+CROP, SIDE, CLASSES = 16, 20, 7
+SIZES = [(20, 20), (24, 31), (40, 23), (20, 33), (57, 57), (24, 31)]
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    made = build("resnet8", CLASSES).train()
+    for _ in range(5):
+        made(torch.randn(16, 3, CROP, CROP) * 60)
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def statistics() -> InputStatistics:
+    generator = np.random.default_rng(0)
+    return InputStatistics(mean=generator.uniform(100, 150, (CROP, CROP, 3)).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    generator = np.random.default_rng(1)
+    return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SIZES]
+
+
+@pytest.fixture
+def predictor(network: torch.nn.Module, statistics: InputStatistics) -> Predictor:
+    return Predictor(network, statistics, [f"class {i}" for i in range(CLASSES)], batch_size=4)
+
+
+def resized(image: np.ndarray, side: int) -> Image.Image:
+    """The shorter side at `side`, the longer one in proportion, rounded down."""
+    picture = Image.fromarray(image)
+    width, height = picture.size
+    if min(width, height) == side:
+        return picture
+    shorter = min(width, height)
+    return picture.resize((width * side // shorter, height * side // shorter), Image.Resampling.BILINEAR)
+
+
+def boxes(width: int, height: int) -> Iterator[tuple[int, int]]:
+    yield from [(0, 0), (width - CROP, 0), (0, height - CROP), (width - CROP, height - CROP)]
+    yield (width - CROP) // 2, (height - CROP) // 2
+
+
+def scores(network: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return network(torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()).float())[0].numpy()
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(values - values.max())
+    return exponentials / exponentials.sum()
+
+
+def test_ten_crop_is_the_mean_softmax_of_corners_centre_and_their_mirrors(predictor, network, statistics, images):
+    expected = []
+    for image in images:
+        picture = resized(image, SIDE)
+        outputs = []
+        for left, top in boxes(*picture.size):
+            centred = np.asarray(picture.crop((left, top, left + CROP, top + CROP))) - statistics.mean
+            outputs += [softmax(scores(network, centred)), softmax(scores(network, centred[:, ::-1]))]
+        expected.append(np.mean(outputs, axis=0))
+    np.testing.assert_allclose(predictor.predict(images, TenCrop(shorter_side=SIDE, crop=CROP)), expected, atol=1e-5)
+
+
+def test_center_crop_is_the_softmax_of_the_middle(predictor, network, statistics, images):
+    expected = []
+    for image in images:
+        picture = resized(image, SIDE)
+        *_, (left, top) = boxes(*picture.size)
+        view = np.asarray(picture.crop((left, top, left + CROP, top + CROP)))
+        expected.append(softmax(scores(network, view - statistics.mean)))
+    found = predictor.predict(images, CenterCrop(shorter_side=SIDE, crop=CROP))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("average", ["softmax", "scores"])
+def test_multi_scale_averages_whole_images_over_scales(predictor, network, statistics, images, mirror, average):
+    """The pooled network of a whole image is its dense classifier's map, averaged."""
+    colour = statistics.mean.mean((0, 1))
+    sides = (16, 20, 29)
+    expected = []
+    for image in images:
+        outputs = []
+        for side in sides:
+            picture = resized(image, side)
+            for view in [picture, ImageOps.mirror(picture)] if mirror else [picture]:
+                pixels = np.asarray(view)
+                mean = statistics.mean if pixels.shape[:2] == (CROP, CROP) else colour
+                if view is not picture and mean is statistics.mean:
+                    mean = mean[:, ::-1]
+                outputs.append(scores(network, pixels - mean))
+        if average == "softmax":
+            expected.append(np.mean([softmax(output) for output in outputs], axis=0))
+        else:
+            expected.append(softmax(np.mean(outputs, axis=0)))
+    protocol = MultiScale(shorter_sides=sides, mirror=mirror, average=average)
+    np.testing.assert_allclose(predictor.predict(images, protocol), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        CenterCrop(shorter_side=SIDE, crop=CROP),
+        TenCrop(shorter_side=SIDE, crop=CROP),
+        MultiScale(shorter_sides=(16, 20), mirror=True, average="softmax"),
+    ],
+)
+def test_order_and_batch_size_change_no_prediction(network, statistics, images, protocol: Protocol) -> None:
+    names = [str(i) for i in range(CLASSES)]
+    whole = Predictor(network, statistics, names, batch_size=512).predict(images, protocol)
+    single = Predictor(network, statistics, names, batch_size=1).predict(images[::-1], protocol)
+    np.testing.assert_allclose(single[::-1], whole, atol=1e-6)
+
+
+def test_single_view_looks_at_the_image_as_stored(predictor, network, statistics) -> None:
+    image = np.random.default_rng(2).integers(0, 256, (CROP, CROP, 3), dtype=np.uint8)
+    expected = softmax(scores(network, image - statistics.mean))
+    np.testing.assert_allclose(predictor.predict([image], SingleView())[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((20, 20, 3), np.float32), r"image 1: float32 \(20, 20, 3\); give uint8"),
+        (np.zeros((20, 20), np.uint8), r"image 1: uint8 \(20, 20\)"),
+        (np.zeros((0, 20, 3), np.uint8), r"image 1: uint8 \(0, 20, 3\)"),
+    ],
+)
+def test_images_of_another_form_are_refused(predictor, image: np.ndarray, message: str) -> None:
+    good = np.zeros((20, 20, 3), np.uint8)
+    with pytest.raises(ValueError, match=message):
+        predictor.predict([good, image], SingleView())

@@ -1,0 +1,190 @@
+"""README.md and docs/RESULTS.md: their figures are the committed results', their commands and links are there."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import importlib.util
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.cli.parser import get_main_parser
+from dvc.utils.hydra import compose_and_dump
+
+from pipeline.config import check_networks, load_params
+from pipeline.report import names
+from tools.results_page import PAGE, results_page
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = "results/digits"
+PROGRAMS = ("make", "dvc", "python", "source")
+PROTOCOLS = ("center_crop", "ten_crop", "multi_scale")
+
+
+def git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(ROOT), *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ended.stdout if ended.returncode == 0 else None
+
+
+def committed(path: str) -> str:
+    """A file as git has it, so that a newcomer's own runs make no README false; as it lies there outside a clone."""
+    kept = git("show", f":{path}")
+    return (ROOT / path).read_text(encoding="utf-8") if kept is None else kept
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of the README's table whose first line holds `heading`, without that line and the rule."""
+    lines = README.splitlines()
+    (start,) = (number for number, line in enumerate(lines) if line.startswith("|") and heading in line)
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """What the README tells people to type: lines of shell blocks, and commands within the text."""
+    typed = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+    prose = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
+    spoken = [text for text in re.findall(r"`([^`\n]+)`", prose) if text.split()[0] in PROGRAMS]
+    return sorted({text for text in typed + spoken if "<" not in text})
+
+
+def test_digits_table_is_the_committed_metrics() -> None:
+    metrics = json.loads(committed(f"{RESULTS}/metrics.json"))
+    shown = {row[0]: row[1:4] for row in table("multi-scale | the paper")}
+    rows = {names.label(run.partition("-s")[0]): errors for run, errors in metrics["runs"].items()}
+    rows |= {
+        f"{' and '.join(names.label(member.partition('-s')[0]) for member in found['members'])}, averaged": found
+        for found in metrics["ensembles"].values()
+    }
+    assert shown == {
+        name: [f"{errors[protocol]['top1_error']:.2f}" for protocol in PROTOCOLS] for name, errors in rows.items()
+    }
+    assert f"on {rows['ResNet-56']['ten_crop']['n_images']} test images" in README
+
+
+def test_recipe_is_that_of_the_committed_runs() -> None:
+    provenance = json.loads(committed(f"{RESULTS}/metrics.json"))["provenance"]
+    recipes = [record["parameters"]["training"] for record in provenance.values()]
+    assert {(recipe["iterations"], recipe["batch_size"]) for recipe in recipes} == {
+        (recipes[0]["iterations"], recipes[0]["batch_size"])
+    }
+    assert f"{recipes[0]['iterations']:,} iterations of {recipes[0]['batch_size']} images" in README
+
+
+def test_claims_stand_as_in_the_committed_report() -> None:
+    rows = csv.DictReader(committed(f"{RESULTS}/tables/claims.csv").splitlines())
+    standings = {row["statement"]: row["claim_standing"] for row in rows}
+    assert dict(table("the paper's claim")) == standings
+
+
+def published() -> dict[tuple[str, str], dict[str, Any]]:
+    tables = yaml.safe_load((ROOT / "pipeline/report/published.yaml").read_text(encoding="utf-8"))
+    return {
+        (name, row.get("network", row["label"])): row
+        for name, found in tables.items()
+        if name.startswith("table")
+        for row in found["rows"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "figures"),
+    [
+        ("CIFAR-10 (Table 6)", [("table6", "resnet20"), ("table6", "resnet56"), ("table6", "resnet110")]),
+        ("(Table 2)", [("table2", "plain34"), ("table2", "resnet34a")]),
+        ("(Table 3)", [("table3", "resnet50"), ("table3", "resnet101"), ("table3", "resnet152")]),
+        ("(Table 4)", [("table4", "resnet152")]),
+        ("(Table 5)", [("table5", "ResNet (ILSVRC'15)")]),
+    ],
+)
+def test_the_papers_figures_are_the_published_ones(line: str, figures: list[tuple[str, str]]) -> None:
+    (cell,) = (row[1] for row in table("| the paper | ours |") if line in row[0])
+    key = "top5" if "top-5" in next(row[0] for row in table("| the paper | ours |") if line in row[0]) else "top1"
+    rows = [published()[figure] for figure in figures]
+    texts = [f"{row[key]:.2f}" + (f" ({row['mean']:.2f} ± {row['std']:.2f})" if "mean" in row else "") for row in rows]
+    assert cell == " / ".join(texts)
+
+
+def test_the_papers_cifar_figures_beside_ours() -> None:
+    shown = {row[0]: row[4] for row in table("multi-scale | the paper")}
+    for network in ("resnet20", "resnet56"):
+        assert shown[names.label(network)] == f"{published()['table6', network]['top1']:.2f}"
+
+
+def test_not_run_is_said_only_of_what_has_no_results() -> None:
+    run = {path.split("/")[1] for path in (git("ls-files", "results") or f"{RESULTS}/").split()}
+    assert run == {"digits"}, "README.md says that nothing else was run"
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_is_there(command: str, tmp_path: Path) -> None:
+    program, *arguments = shlex.split(command)
+    if program == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert set(arguments) <= set(targets)
+    elif program == "python":
+        assert arguments[0] == "-m"
+        assert importlib.util.find_spec(arguments[1]) is not None
+    elif program == "source":
+        assert arguments == [".venv/bin/activate"]
+    else:
+        assert program == "dvc"
+        choices = get_main_parser().parse_args(arguments)
+        compose(getattr(choices, "set_param", None) or [], tmp_path)
+
+
+def compose(overrides: list[str], folder: Path) -> None:
+    """Compose the parameters with a command's choices; an error when they are refused."""
+    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", overrides)
+    check_networks(load_params(folder / "params.yaml"))
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", README)
+    assert [link for link in links if link.startswith("http") and not link.startswith("https://")] == []
+    inside = [link.partition("#")[0] for link in links if not link.startswith("http")]
+    assert "results/digits/figures/figure6.svg" in inside
+    assert [link for link in inside if not (ROOT / link).exists()] == []
+    if (kept := git("ls-files", *inside)) is not None:
+        assert set(inside) == set(kept.split())
+
+
+def test_tree_names_what_is_there() -> None:
+    (tree,) = (block for block in blocks("text"))
+    tops = [line.split()[0] for line in tree.splitlines() if not line.startswith(" ")]
+    within = re.findall(r"^  ([a-z]+/|[a-z]+\.py(?:, [a-z]+\.py)*)", tree, flags=re.MULTILINE)
+    packages = [f"pipeline/{name}" for group in within for name in group.split(", ")]
+    assert [path for path in tops + packages if not (ROOT / path).exists()] == []
+    there = {path.name for path in (ROOT / "pipeline").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert there == {name.rstrip("/") for name in within if name.endswith("/")}
+
+
+def test_python_is_sound_and_names_a_registered_model() -> None:
+    (block,) = blocks("python")
+    ast.parse(block)
+    models = re.findall(r'"models:/([a-z0-9-]+)@best"', block)
+    assert models
+    registered = json.loads(committed(f"{RESULTS}/registry.json"))
+    assert all("best" in registered[model]["aliases"] for model in models)
+
+
+def test_results_page_is_that_of_the_committed_metrics() -> None:
+    paths = (git("ls-files", "results/*/metrics.json") or f"{RESULTS}/metrics.json").split()
+    found = {path.split("/")[1]: json.loads(committed(path)) for path in paths}
+    assert (ROOT / PAGE).read_text(encoding="utf-8") == results_page(found)

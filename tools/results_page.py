@@ -1,0 +1,114 @@
+"""Write docs/RESULTS.md: each committed figure with the command, commit, hardware, time and seed that it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.report import names
+
+ROOT = Path(__file__).parents[1]
+Metrics = Mapping[str, Any]
+
+PAGE = Path("docs/RESULTS.md")
+CARD = [
+    "run",
+    "command",
+    "commit",
+    "seed",
+    "iterations",
+    "precision",
+    "workers",
+    "hardware",
+    "training",
+    "evaluation",
+]
+INTRODUCTION = """\
+# Where each figure comes from
+
+Made by `python -m tools.results_page` from the `metrics.json` of each experiment; not edited by hand. Errors are top-1,
+in percent, of the last iteration's weights. Whole parameters, package versions and digests of data and weights are in
+`metrics.json` under `provenance`, and on the report page. Figures of speed are with their commands in
+[data.md](data.md). An experiment that has no section here has not been run.
+"""
+
+
+def main() -> int:
+    """Write the page from the results in the working tree."""
+    found = {path.parent.name: json.loads(path.read_text("utf-8")) for path in ROOT.glob("results/*/metrics.json")}
+    (ROOT / PAGE).write_text(results_page(found), encoding="utf-8")
+    return 0
+
+
+def results_page(found: Mapping[str, Metrics]) -> str:
+    """The page in Markdown, from the metrics of each experiment."""
+    sections = [_experiment(name, found[name]) for name in sorted(found)]
+    return "\n".join([INTRODUCTION, *sections])
+
+
+def _experiment(experiment: str, metrics: Metrics) -> str:
+    results = f"../results/{experiment}"
+    return "\n".join(
+        [
+            f"## {experiment}\n",
+            "All of it: `make reproduce` with this experiment in `params.yaml`; a row alone: its command.",
+            f"[Report]({results}/report.md), [tables]({results}/tables), [pictures]({results}/figures):"
+            f" `dvc repro report@{experiment}`.",
+            f"Ensembles, from saved probabilities: `{names.ensemble_command(experiment)}`.\n",
+            _errors({**metrics["runs"], **metrics["ensembles"]}),
+            _provenance(experiment, metrics["provenance"]),
+        ]
+    )
+
+
+def _errors(rows: Mapping[str, Metrics]) -> str:
+    found = {protocol for row in rows.values() for protocol in row if protocol != "members"}
+    protocols = sorted(found, key=names.protocol_order)
+    head = ["figure", *(_heading(protocol, rows) for protocol in protocols)]
+    lines = [[name, *(_error(row, protocol) for protocol in protocols)] for name, row in rows.items()]
+    return _table(head, lines, numeric_from=1)
+
+
+def _heading(protocol: str, rows: Mapping[str, Metrics]) -> str:
+    sizes = {row[protocol]["n_images"] for row in rows.values() if protocol in row}
+    label = "held-out training images" if protocol == names.HOLDOUT else names.protocol_label(protocol)
+    return f"{label} ({', '.join(map(str, sorted(sizes)))} images)"
+
+
+def _error(row: Metrics, protocol: str) -> str:
+    return f"{row[protocol]['top1_error']:.2f}" if protocol in row else "–"
+
+
+def _provenance(experiment: str, provenance: Mapping[str, Metrics]) -> str:
+    return _table(CARD, [_card(experiment, run, record) for run, record in provenance.items()], numeric_from=len(CARD))
+
+
+def _card(experiment: str, run: str, record: Metrics) -> list[str]:
+    return [
+        run,
+        f"`{names.evaluate_command(experiment, run)}`",
+        f"{record['git_commit'][:12]}{' and changes' if record['git_dirty'] else ''}",
+        str(record["seed"]),
+        f"{record['parameters']['training']['iterations']:,}",
+        record["precision"],
+        str(record["workers"]),
+        _hardware(record["hardware"]),
+        f"{record['wall_seconds']:.0f} s",
+        f"{record['evaluation']['wall_seconds']:.0f} s",
+    ]
+
+
+def _hardware(hardware: Metrics) -> str:
+    gpus = hardware["gpus"] or ["no GPU"]
+    return ", ".join([f"{hardware['processor']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB", *gpus])
+
+
+def _table(head: list[str], lines: Iterable[list[str]], numeric_from: int) -> str:
+    rule = ["---:" if column >= numeric_from else "---" for column in range(len(head))]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule, *lines])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
