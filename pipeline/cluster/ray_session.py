@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -31,8 +32,7 @@ def session(cluster: Cluster) -> Iterator[str]:
     address = os.environ.get("RAY_ADDRESS") or cluster.address
     if not address:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        _require_token()
     import ray
 
     local: dict[str, Any] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
@@ -41,6 +41,13 @@ def session(cluster: Cluster) -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
+
+
+def _require_token() -> None:
+    """Have Ray ask for a token of this process's own; too late once ray is imported, which then keeps its mode."""
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def cores() -> int:

@@ -116,7 +116,7 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     import ray.train
     from ray.train.torch import get_device
 
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    _quieten_reports()
     spec, settings = config["spec"], config["settings"]
     torch.set_num_threads(settings.threads)
     session = Session(spec, device=get_device(), loader_processes=settings.loader_processes)
@@ -125,6 +125,13 @@ def _train_on_worker(config: dict[str, Any]) -> None:
         with kept.as_directory() as folder:
             session.restore(Path(folder))
     _advance(session, settings)
+
+
+def _quieten_reports() -> None:
+    """Ray Train writes every report, curve and all; it names that logger by its file, where its own setting fails."""
+    from ray.train.v2._internal.execution import context
+
+    logging.getLogger(context.__file__).setLevel(logging.WARNING)
 
 
 def _advance(session: Session, settings: WorkerSettings) -> None:
