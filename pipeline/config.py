@@ -132,8 +132,11 @@ def _mean_problems(params: Params) -> list[str]:
 
 def _holdout_problems(params: Params) -> list[str]:
     schedule = params.training.schedule
-    if isinstance(schedule, Plateau) and schedule.watch == "holdout_error" and params.data.holdout.images == 0:
-        return ["training.schedule.watch: 'holdout_error' needs held-out images, but data.holdout.images is 0"]
+    if isinstance(schedule, Plateau) and schedule.watch == "holdout_error" and not params.data.holdout.kept:
+        return [
+            "training.schedule.watch: 'holdout_error' needs images that are held out of training, but"
+            " data.holdout.images is 0 or train_on true"
+        ]
     return []
 
 

@@ -20,6 +20,11 @@ class Holdout(Section):
     train_on: bool
     """Train on the held-out images too, as for a final figure once nothing is left to select."""
 
+    @property
+    def kept(self) -> bool:
+        """Whether some images are held out of training."""
+        return self.images > 0 and not self.train_on
+
 
 class Mean(Section):
     """What is subtracted from each image (paper, section 3.4: the per-pixel mean)."""

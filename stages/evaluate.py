@@ -48,9 +48,9 @@ def _predict(at: stage.Stage, store: Store, predictor: Predictor) -> Iterator[tu
     split = store.split(at.params.evaluation.split)
     for name, protocol in protocols.items():
         yield name, predict_split(predictor, split, protocol)
-    train = store.split("train")
-    held_out = holdout_indices(train.labels, at.params.data.holdout)
-    if len(held_out) and not at.params.data.holdout.train_on:
+    if at.params.data.holdout.kept:
+        train = store.split("train")
+        held_out = holdout_indices(train.labels, at.params.data.holdout)
         yield HOLDOUT, predict_split(predictor, train, next(iter(protocols.values())), held_out)
 
 

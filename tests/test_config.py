@@ -166,9 +166,9 @@ def test_watching_a_holdout_that_is_not_there(digits: dict[str, Any]) -> None:
     plateau = {"kind": "plateau", "factor": 0.1, "watch": "holdout_error", "patience": 3, "threshold": 0.1, "drops": 2}
     tree = changed(digits, "training/schedule", plateau)
     assert parse_params(tree).data.holdout.images > 0
-    assert "training.schedule.watch: 'holdout_error' needs held-out images" in refusal(
-        changed(tree, "data/holdout/images", 0)
-    )
+    for key, value in (("images", 0), ("train_on", True)):
+        message = refusal(changed(tree, f"data/holdout/{key}", value))
+        assert "training.schedule.watch: 'holdout_error' needs images that are held out of training" in message
 
 
 def test_every_problem_is_listed_at_once(digits: dict[str, Any]) -> None:

@@ -24,8 +24,8 @@ SETTINGS = {
 def session(cluster: Cluster) -> Iterator[str]:
     """Ray for the length of the block: the cluster at RAY_ADDRESS or `cluster.address`, else one started here.
 
-    Gives the cluster's address, with which child processes join it. Ray listens on all interfaces whatever it is told, so a cluster started here takes only calls with a token that
-    lives as long as it does.
+    Gives the cluster's address, with which child processes join it. Ray listens on all interfaces whatever it is told,
+    so a cluster started here takes only calls with a token that lives as long as it does.
     """
     for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)

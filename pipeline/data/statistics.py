@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import Tensor
+from torch.nn import functional
 
 from pipeline.data.errors import StoreError
 from pipeline.data.resize import center_crop, resize_shorter_side
@@ -70,21 +71,20 @@ class InputStatistics:
         std = whole.std if mean.divide_by_std else None
         return InputStatistics(mean_value, std, whole.eigenvalues, whole.eigenvectors)
 
+    @functools.lru_cache(maxsize=16)  # noqa: B019 - statistics live as long as the process
     def mean_for(self, height: int, width: int) -> np.ndarray:
-        """The mean image where it is `height` x `width`, else its average colour (3,): a declared deviation."""
+        """The mean image resized to `height` x `width` (bilinear), or the mean colour (3,): a declared choice."""
         if self.mean.ndim == 1 or self.mean.shape[:2] == (height, width):
             return self.mean
-        return self._mean_colour
-
-    @functools.cached_property
-    def _mean_colour(self) -> np.ndarray:
-        return self.mean.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
+        image = torch.from_numpy(self.mean).permute(2, 0, 1)[None]
+        resized = functional.interpolate(image, size=(height, width), mode="bilinear", antialias=True)
+        return resized[0].permute(1, 2, 0).contiguous().numpy()
 
 
 def normalise(images: Tensor, statistics: InputStatistics, shift: Tensor | None = None) -> Tensor:
     """Images uint8 (N, h, w, 3) as network input, float32 (N, 3, h, w) in channels_last order: (x - mean) / std.
 
-    The mean image is subtracted where its size is the images', its average colour where it is not. `shift` (N, 3) is
+    The mean image is subtracted, resized to the images' size where that is another. `shift` (N, 3) is
     a colour that is added to each image's result.
     """
     width, device = images.shape[2], images.device

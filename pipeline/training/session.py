@@ -150,7 +150,7 @@ class Session:
             epoch_images=len(indices),
             seed=spec.seed,
             test_errors=self._counter(self._store.split(spec.test_split)),
-            holdout_errors=self._counter(self._train, held_out) if len(held_out) else None,
+            holdout_errors=self._counter(self._train, held_out) if self.spec.data.holdout.kept else None,
         )
 
     def _network(self) -> nn.Module:

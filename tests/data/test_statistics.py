@@ -110,8 +110,11 @@ def test_normalise_is_its_formula(side: int, with_std: bool, shape: tuple) -> No
     assert np.allclose(found.permute(0, 2, 3, 1).numpy(), expected, atol=1e-3)
 
 
-def test_at_other_sizes_the_average_colour_is_subtracted() -> None:
+@pytest.mark.parametrize(("height", "width"), [(6, 5), (3, 2)])
+def test_at_other_sizes_the_mean_image_is_resized(height: int, width: int) -> None:
     mean = GENERATOR.random((4, 4, 3)).astype(np.float32) * 255
-    images = GENERATOR.integers(0, 256, (2, 6, 5, 3), np.uint8)
+    images = GENERATOR.integers(0, 256, (2, height, width, 3), np.uint8)
+    channels = [Image.fromarray(mean[..., c]).resize((width, height), Image.Resampling.BILINEAR) for c in range(3)]
+    expected = images - np.stack([np.asarray(channel) for channel in channels], axis=-1)
     found = normalise(torch.from_numpy(images), InputStatistics(mean)).permute(0, 2, 3, 1).numpy()
-    assert np.allclose(found, images - mean.mean(axis=(0, 1)), atol=1e-3)
+    assert np.allclose(found, expected, atol=1e-3)

@@ -54,6 +54,15 @@ def resized(image: np.ndarray, side: int) -> Image.Image:
     return picture.resize((width * side // shorter, height * side // shorter), Image.Resampling.BILINEAR)
 
 
+def resized_mean(mean: np.ndarray, width: int, height: int) -> np.ndarray:
+    """PIL's bilinear filter on each channel as floats."""
+    channels = [
+        Image.fromarray(channel).resize((width, height), Image.Resampling.BILINEAR)
+        for channel in mean.transpose(2, 0, 1)
+    ]
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1)
+
+
 def boxes(width: int, height: int) -> Iterator[tuple[int, int]]:
     yield from [(0, 0), (width - CROP, 0), (0, height - CROP), (width - CROP, height - CROP)]
     yield (width - CROP) // 2, (height - CROP) // 2
@@ -96,7 +105,6 @@ def test_center_crop_is_the_softmax_of_the_middle(predictor, network, statistics
 @pytest.mark.parametrize("average", ["softmax", "scores"])
 def test_multi_scale_averages_whole_images_over_scales(predictor, network, statistics, images, mirror, average):
     """The pooled network of a whole image is its dense classifier's map, averaged."""
-    colour = statistics.mean.mean((0, 1))
     sides = (16, 20, 29)
     expected = []
     for image in images:
@@ -104,11 +112,8 @@ def test_multi_scale_averages_whole_images_over_scales(predictor, network, stati
         for side in sides:
             picture = resized(image, side)
             for view in [picture, ImageOps.mirror(picture)] if mirror else [picture]:
-                pixels = np.asarray(view)
-                mean = statistics.mean if pixels.shape[:2] == (CROP, CROP) else colour
-                if view is not picture and mean is statistics.mean:
-                    mean = mean[:, ::-1]
-                outputs.append(scores(network, pixels - mean))
+                mean = resized_mean(statistics.mean, *picture.size)
+                outputs.append(scores(network, np.asarray(view) - (mean if view is picture else mean[:, ::-1])))
         if average == "softmax":
             expected.append(np.mean([softmax(output) for output in outputs], axis=0))
         else:
