@@ -1,18 +1,24 @@
-"""Write docs/RESULTS.md: each committed figure with the command, commit, hardware, time and seed that it comes from."""
+"""Write docs/RESULTS.md, where each committed figure comes from, and the figures in README.md's tables of digits."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import split_run
 from pipeline.report import names
 
 ROOT = Path(__file__).parents[1]
 Metrics = Mapping[str, Any]
 
 PAGE = Path("docs/RESULTS.md")
+README = Path("README.md")
+README_PROTOCOLS = ("center_crop", "ten_crop", "multi_scale")
+ERRORS_HEAD = "| run | 1-crop | 10-crop | multi-scale |"
+CLAIMS_HEAD = "| the paper's claim |"
 CARD = [
     "run",
     "command",
@@ -36,10 +42,45 @@ in percent, of the last iteration's weights. Whole parameters, package versions 
 
 
 def main() -> int:
-    """Write the page from the results in the working tree."""
+    """Write both from the results in the working tree."""
     found = {path.parent.name: json.loads(path.read_text("utf-8")) for path in ROOT.glob("results/*/metrics.json")}
     (ROOT / PAGE).write_text(results_page(found), encoding="utf-8")
+    readme = (ROOT / README).read_text("utf-8")
+    readme = with_rows(readme, ERRORS_HEAD, error_rows(found["digits"]))
+    claims = (ROOT / "results/digits/tables/claims.csv").read_text("utf-8")
+    (ROOT / README).write_text(with_rows(readme, CLAIMS_HEAD, claim_rows(claims)), encoding="utf-8")
     return 0
+
+
+def error_rows(metrics: Metrics) -> list[list[str]]:
+    """README's rows of errors: a network or an ensemble's members, then top-1 errors by protocol."""
+    rows = {_label(run): errors for run, errors in metrics["runs"].items()}
+    for found in metrics["ensembles"].values():
+        rows[f"{' and '.join(map(_label, found['members']))}, averaged"] = found
+    return [[name, *(_error(errors, protocol) for protocol in README_PROTOCOLS)] for name, errors in rows.items()]
+
+
+def _label(run: str) -> str:
+    return names.label(split_run(run)[0])
+
+
+def claim_rows(claims: str) -> list[list[str]]:
+    """README's rows of claims, from the text of claims.csv: a statement and its standing."""
+    standings = {row["statement"]: row["claim_standing"] for row in csv.DictReader(claims.splitlines())}
+    return [list(row) for row in standings.items()]
+
+
+def with_rows(text: str, head: str, rows: list[list[str]]) -> str:
+    """The text with other rows in the table whose head begins so; further cells of a row of the same name stay."""
+    lines = text.splitlines()
+    (start,) = (number + 2 for number, line in enumerate(lines) if line.startswith(head))
+    stop = next((n for n in range(start, len(lines)) if not lines[n].startswith("|")), len(lines))
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:stop]]
+    old = {row[0]: row for row in cells}
+    columns = lines[start - 2].count("|") - 1
+    for row in rows:
+        row.extend(old.get(row[0], ["–"] * columns)[len(row) :])
+    return "\n".join([*lines[:start], *(f"| {' | '.join(row)} |" for row in rows), *lines[stop:], ""])
 
 
 def results_page(found: Mapping[str, Metrics]) -> str:
