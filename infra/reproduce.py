@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to go on", file=sys.stderr)
         return 130
-    if code == 0:
+    if code == 0 and not arguments:
         print_summary(params.experiment, where={"MLflow": "make ui", "curves": "make plots"})
     return code
 

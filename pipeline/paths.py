@@ -8,6 +8,8 @@ HISTORY = "history.csv"
 """In a model folder: the curves."""
 RECORD = "train.json"
 """In a model folder: how the training ended, and its provenance."""
+RESPONSES = "responses.json"
+"""In a folder of predictions: the layer responses of Figure 7."""
 SUMMARY = "evaluate.json"
 """In a folder of predictions: the errors, and their provenance."""
 

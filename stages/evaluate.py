@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas
+from torch import nn
 
 from pipeline import paths, stage
 from pipeline.data.splits import holdout_indices
@@ -15,7 +16,9 @@ from pipeline.evaluation.metrics import Errors, errors
 from pipeline.evaluation.predict import predict_split
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.predictor import Predictor
+from pipeline.models.responses import layer_responses
 from pipeline.provenance import gather_provenance, now
+from pipeline.schema import SingleView
 from pipeline.storage import atomic_directory, read_json, write_json
 from pipeline.tracking.evaluations import log_evaluation
 from pipeline.tracking.names import provenance_tags
@@ -23,6 +26,7 @@ from pipeline.tracking.runs import send_history
 from pipeline.tracking.store import initialise
 
 HOLDOUT = "holdout"
+RESPONSE_IMAGES = 512
 
 
 def run(at: stage.Stage) -> None:
@@ -33,6 +37,7 @@ def run(at: stage.Stage) -> None:
     predictor = Predictor.load(model, precision=evaluation.precision, batch_size=evaluation.batch_size)
     with atomic_directory(paths.predictions_dir(at.experiment, at.run)) as folder:
         metrics = {name: _keep(at.run, folder, name, found) for name, found in _predict(at, store, predictor)}
+        _keep_responses(at, folder, predictor, store)
         record = read_json(model / paths.RECORD)
         run_id = _track(at, store, record, metrics)
         parameters = evaluation.model_dump(mode="json")
@@ -59,6 +64,17 @@ def _keep(run: str, folder: Path, name: str, found: Predictions) -> Errors:
     measured = errors(found.probabilities, found.labels)
     print(f"{run}  {name}  top-1 error {measured['top1_error']:.2f}%", flush=True)
     return measured
+
+
+def _keep_responses(at: stage.Stage, folder: Path, predictor: Predictor, store: Store) -> None:
+    """Write the layer responses (paper, Figure 7) over the first test images, for a network that has BN."""
+    if not any(isinstance(module, nn.BatchNorm2d) for module in predictor.network.modules()):
+        return
+    split = store.split(at.params.evaluation.split)
+    images = [split.image(i) for i in range(min(RESPONSE_IMAGES, split.n_images))]
+    view = at.params.training_of(at.run).curve_view or SingleView()
+    found = layer_responses(predictor.network, predictor.inputs(images, view))
+    write_json(folder / paths.RESPONSES, {"layers": [{"name": name, "std": std} for name, std in found]})
 
 
 def _track(at: stage.Stage, store: Store, record: dict[str, Any], metrics: dict[str, Errors]) -> str | None:

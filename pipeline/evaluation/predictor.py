@@ -35,7 +35,7 @@ class Predictor:
         batch_size: int = 512,
     ) -> None:
         self._device = torch.device(device)
-        self._network = network.to(self._device).to(memory_format=torch.channels_last).eval()
+        self.network = network.to(self._device).to(memory_format=torch.channels_last).eval()
         self._statistics = statistics
         self._batch_size = batch_size
         self.class_names = tuple(class_names)
@@ -62,6 +62,16 @@ class Predictor:
         side = None if isinstance(protocol, SingleView) else protocol.shorter_side
         return self._by_shape(images, side, self._views_of(protocol))
 
+    def inputs(self, images: Images, protocol: SingleView | CenterCrop) -> Iterator[torch.Tensor]:
+        """What the network is given of each image by a protocol of one view: float32 (n, 3, h, w), in batches."""
+        _check(images)
+        side = None if isinstance(protocol, SingleView) else protocol.shorter_side
+        for _, batch in _batches(images, side, self._batch_size):
+            pixels = torch.from_numpy(batch)
+            yield self._normalised(
+                center_crop(pixels, protocol.crop).squeeze(1) if isinstance(protocol, CenterCrop) else pixels
+            )
+
     def _views_of(self, protocol: SingleView | CenterCrop | TenCrop) -> Callable[[torch.Tensor], torch.Tensor]:
         """A function from images (n, h, w, 3) to probabilities (n, classes)."""
         if isinstance(protocol, TenCrop):
@@ -79,7 +89,7 @@ class Predictor:
         return torch.stack([out.view(*views.shape[:2], -1).mean(1) for out in outputs]).mean(0)
 
     def _softmax(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self._forward(self._network, pixels).softmax(1)
+        return self._forward(self.network, pixels).softmax(1)
 
     def _multi_scale(self, images: Images, protocol: MultiScale) -> np.ndarray:
         average_softmax = protocol.average == "softmax"
@@ -94,7 +104,7 @@ class Predictor:
     def _map_scores(self, batch: torch.Tensor, mirror: bool, softmax: bool) -> torch.Tensor:
         pixels = self._normalised(batch)
         views = [pixels, pixels.flip(3)] if mirror else [pixels]
-        found = [self._forward(lambda x: score_map(self._network, x).mean((2, 3)), view) for view in views]
+        found = [self._forward(lambda x: score_map(self.network, x).mean((2, 3)), view) for view in views]
         return torch.stack([scores.softmax(1) if softmax else scores for scores in found]).mean(0)
 
     def _forward(self, function: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
