@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from pipeline.data.augment import color_noise, crop_offset, crops, draw, pad_zeros
-from pipeline.data.statistics import InputStatistics
+from pipeline.data.statistics import InputStatistics, Sums
 from pipeline.schema import Augmentation
 
 JITTER = Augmentation(scale=(256, 480), pad=0, crop=224, mirror=True, color_noise=0.1)
@@ -83,3 +85,17 @@ def test_colour_noise_is_along_the_principal_colours() -> None:
     assert np.allclose(color_noise(draws, divided).numpy(), noise / [50, 60, 70], atol=1e-5)
     with pytest.raises(ValueError, match="needs the principal colours"):
         color_noise(draws, InputStatistics(np.zeros(3, np.float32)))
+
+
+def test_colour_noise_varies_as_the_data_do_at_a_hundredth_of_their_covariance() -> None:
+    generator = np.random.default_rng(3)
+    mixing = np.array([[40.0, 35, 30], [5, 0, -6], [1, -3, 2]])
+    pixels = np.clip(generator.normal(size=(4_000, 3)) @ mixing + 128, 0, 255).astype(np.uint8)
+    sums = Sums.zero(2)
+    for image in pixels.reshape(-1, 2, 2, 3):
+        sums.add_image(image, None)
+    statistics = replace(sums.statistics(), std=None)  # as the paper: divided by nothing
+    noise = color_noise(draw(generator, 200_000, JITTER), statistics).numpy()
+    covariance = np.cov(pixels.T.astype(np.float64), bias=True)
+    assert np.allclose(np.cov(noise.T), 0.1**2 * covariance, atol=0.01 * 0.1**2 * covariance.max())
+    assert np.abs(noise.mean(0)).max() < 0.05
