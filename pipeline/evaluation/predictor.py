@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.data.resize import resize_shorter_side
 from pipeline.data.statistics import InputStatistics, normalise
@@ -19,10 +22,16 @@ from pipeline.training.precision import autocast, resolve_precision
 
 Protocol = SingleView | CenterCrop | TenCrop | MultiScale
 Images = Sequence[np.ndarray] | np.ndarray
+Cut = Callable[[np.ndarray], torch.Tensor]
+"""From an image (h, w, 3) to its views (v, h', w', 3), all uint8."""
 
 
 class Predictor:
-    """A trained network with its input statistics, ready to look at images."""
+    """A trained network with its input statistics, ready to look at images.
+
+    `network` is the network as trained; what predicts is a copy of it with BN folded into the convolutions, made here:
+    weights changed later change no prediction.
+    """
 
     def __init__(
         self,
@@ -36,6 +45,7 @@ class Predictor:
     ) -> None:
         self._device = torch.device(device)
         self.network = network.to(self._device).to(memory_format=torch.channels_last).eval()
+        self._folded = fold_batch_norm(self.network).to(memory_format=torch.channels_last)
         self._statistics = statistics
         self._batch_size = batch_size
         self.class_names = tuple(class_names)
@@ -59,53 +69,42 @@ class Predictor:
         _check(images)
         if isinstance(protocol, MultiScale):
             return self._multi_scale(images, protocol)
-        side = None if isinstance(protocol, SingleView) else protocol.shorter_side
-        return self._by_shape(images, side, self._views_of(protocol))
+        return self._mean_over_views(images, _views_of(protocol), isinstance(protocol, TenCrop), self._softmax)
 
     def inputs(self, images: Images, protocol: SingleView | CenterCrop) -> Iterator[torch.Tensor]:
         """What the network is given of each image by a protocol of one view: float32 (n, 3, h, w), in batches."""
         _check(images)
-        side = None if isinstance(protocol, SingleView) else protocol.shorter_side
-        for _, batch in _batches(images, side, self._batch_size):
-            pixels = torch.from_numpy(batch)
-            yield self._normalised(
-                center_crop(pixels, protocol.crop).squeeze(1) if isinstance(protocol, CenterCrop) else pixels
-            )
-
-    def _views_of(self, protocol: SingleView | CenterCrop | TenCrop) -> Callable[[torch.Tensor], torch.Tensor]:
-        """A function from images (n, h, w, 3) to probabilities (n, classes)."""
-        if isinstance(protocol, TenCrop):
-            return lambda batch: self._mean_softmax(five_crop(batch, protocol.crop), mirror=True)
-        if isinstance(protocol, CenterCrop):
-            return lambda batch: self._mean_softmax(center_crop(batch, protocol.crop), mirror=False)
-        return lambda batch: self._mean_softmax(batch.unsqueeze(1), mirror=False)
-
-    def _mean_softmax(self, views: torch.Tensor, mirror: bool) -> torch.Tensor:
-        """Mean softmax over views (n, views, h, w, 3), and over their mirror images too."""
-        pixels = self._normalised(views.flatten(0, 1))
-        outputs = [self._softmax(pixels)]
-        if mirror:
-            outputs.append(self._softmax(pixels.flip(3)))
-        return torch.stack([out.view(*views.shape[:2], -1).mean(1) for out in outputs]).mean(0)
-
-    def _softmax(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self._forward(self.network, pixels).softmax(1)
+        for _, views in _batches(images, _views_of(protocol), self._batch_size):
+            yield self._normalised(views.squeeze(1))
 
     def _multi_scale(self, images: Images, protocol: MultiScale) -> np.ndarray:
         average_softmax = protocol.average == "softmax"
 
-        def scores(batch: torch.Tensor) -> torch.Tensor:
-            return self._map_scores(batch, protocol.mirror, average_softmax)
+        def scores(pixels: torch.Tensor) -> torch.Tensor:
+            found = self._forward(lambda x: score_map(self._folded, x).mean((2, 3)), pixels)
+            return found.softmax(1) if average_softmax else found
 
-        scales = [self._by_shape(images, side, scores) for side in protocol.shorter_sides]
+        scales = [
+            self._mean_over_views(images, _whole(side), protocol.mirror, scores) for side in protocol.shorter_sides
+        ]
         mean = torch.from_numpy(np.mean(scales, axis=0))
         return (mean if average_softmax else mean.softmax(1)).numpy()
 
-    def _map_scores(self, batch: torch.Tensor, mirror: bool, softmax: bool) -> torch.Tensor:
-        pixels = self._normalised(batch)
-        views = [pixels, pixels.flip(3)] if mirror else [pixels]
-        found = [self._forward(lambda x: score_map(self.network, x).mean((2, 3)), view) for view in views]
-        return torch.stack([scores.softmax(1) if softmax else scores for scores in found]).mean(0)
+    def _mean_over_views(
+        self, images: Images, cut: Cut, mirror: bool, function: Callable[[torch.Tensor], torch.Tensor]
+    ) -> np.ndarray:
+        """`function`'s rows (N, classes), averaged over an image's views and, with `mirror`, their mirror images."""
+        rows = np.empty((len(images), len(self.class_names)), np.float32)
+        for indices, views in _batches(images, cut, self._batch_size // (2 if mirror else 1)):
+            pixels = self._normalised(views.flatten(0, 1))
+            if mirror:
+                pixels = torch.cat([pixels, pixels.flip(3)])
+            outputs = function(pixels)
+            rows[indices] = outputs.view(-1, *views.shape[:2], outputs.shape[1]).mean((0, 2)).cpu().numpy()
+        return rows
+
+    def _softmax(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self._forward(self._folded, pixels).softmax(1)
 
     def _forward(self, function: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
         """`function` of (n, 3, h, w), at most `batch_size` at once, in fp32."""
@@ -118,31 +117,55 @@ class Predictor:
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         return normalise(images.to(self._device), self._statistics)
 
-    def _by_shape(
-        self, images: Images, shorter_side: int | None, function: Callable[[torch.Tensor], torch.Tensor]
-    ) -> np.ndarray:
-        """`function`'s rows (N, classes), images of equal shape going through it together."""
-        rows = np.empty((len(images), len(self.class_names)), np.float32)
-        for indices, batch in _batches(images, shorter_side, self._batch_size):
-            rows[indices] = function(torch.from_numpy(batch)).cpu().numpy()
-        return rows
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """A copy of a network in evaluation mode, BN in its convolutions' weights; the network itself if it has no BN.
+
+    A BN belongs to the convolution defined just before it in the same module, as everywhere in pipeline.models.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return network
+    folded = copy.deepcopy(network)
+    for module in folded.modules():
+        for (conv_name, conv), (bn_name, bn) in itertools.pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+                setattr(module, conv_name, fuse_conv_bn_eval(conv, bn))
+                setattr(module, bn_name, nn.Identity())
+    return folded
 
 
-def _batches(images: Images, side: int | None, size: int) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Indices and stacked images (n, h, w, 3), n ≤ size, of equal shape after resizing."""
-    waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
+def _views_of(protocol: SingleView | CenterCrop | TenCrop) -> Cut:
+    """What cuts one image's views, without mirror images."""
+    if isinstance(protocol, SingleView):
+        return _whole(None)
+    crops = five_crop if isinstance(protocol, TenCrop) else center_crop
+    whole, crop = _whole(protocol.shorter_side), protocol.crop
+    return lambda image: crops(whole(image), crop).squeeze(0)
+
+
+def _whole(shorter_side: int | None) -> Cut:
+    def view(image: np.ndarray) -> torch.Tensor:
+        resized = image if shorter_side is None else resize_shorter_side(image, shorter_side)
+        return torch.tensor(resized[None])
+
+    return view
+
+
+def _batches(images: Images, cut: Cut, views_at_once: int) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Indices and views (n, v, h, w, 3) of images whose views have one shape; n·v ≤ `views_at_once` unless n is 1."""
+    waiting: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
     for index, image in enumerate(images):
-        resized = image if side is None else resize_shorter_side(image, side)
-        group = waiting.setdefault(resized.shape, [])
-        group.append((index, resized))
-        if len(group) == size:
-            yield _stack(waiting.pop(resized.shape))
+        views = cut(image)
+        group = waiting.setdefault(tuple(views.shape), [])
+        group.append((index, views))
+        if (len(group) + 1) * len(views) > views_at_once:
+            yield _stack(waiting.pop(tuple(views.shape)))
     for group in waiting.values():
         yield _stack(group)
 
 
-def _stack(group: list[tuple[int, np.ndarray]]) -> tuple[list[int], np.ndarray]:
-    return [index for index, _ in group], np.stack([image for _, image in group])
+def _stack(group: list[tuple[int, torch.Tensor]]) -> tuple[list[int], torch.Tensor]:
+    return [index for index, _ in group], torch.stack([views for _, views in group])
 
 
 def _check(images: Images) -> None:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageOps
 
 from pipeline.data.statistics import InputStatistics
-from pipeline.evaluation.predictor import Predictor, Protocol
-from pipeline.models import build
+from pipeline.evaluation.predictor import Predictor, Protocol, fold_batch_norm
+from pipeline.models import build, score_map
 from pipeline.schema import CenterCrop, MultiScale, SingleView, TenCrop
 
 CROP, SIDE, CLASSES = 16, 20, 7
@@ -155,3 +155,52 @@ def test_images_of_another_form_are_refused(predictor, image: np.ndarray, messag
     good = np.zeros((20, 20, 3), np.uint8)
     with pytest.raises(ValueError, match=message):
         predictor.predict([good, image], SingleView())
+
+
+def unsettled(name: str) -> torch.nn.Module:
+    """A network of the zoo whose BN layers have statistics, scales and shifts of their own."""
+    torch.manual_seed(3)
+    made = build(name, CLASSES)
+    for module in made.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.2)
+    return made.eval()
+
+
+@pytest.mark.parametrize("name", ["resnet20", "plain20", "plain18", "resnet34c", "resnet50", "bn_inception"])
+def test_folding_takes_every_bn_and_changes_no_score(name: str) -> None:
+    trained = unsettled(name)
+    before = {key: value.clone() for key, value in trained.state_dict().items()}
+    folded = fold_batch_norm(trained)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        for function in (lambda network: network(images), lambda network: score_map(network, images)):
+            expected = function(trained)
+            assert (function(folded) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert all(torch.equal(value, before[key]) for key, value in trained.state_dict().items())
+
+
+def test_network_without_bn_is_not_copied() -> None:
+    bare = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval()
+    assert fold_batch_norm(bare) is bare
+
+
+def test_predictor_keeps_the_network_with_its_bn(predictor: Predictor, network: torch.nn.Module) -> None:
+    assert predictor.network is network
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in predictor.network.modules())
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 25, 512])
+def test_no_more_views_than_the_batch_size_go_through_at_once(network, statistics, images, batch_size: int) -> None:
+    sizes = []
+    looking = Predictor(network, statistics, [str(i) for i in range(CLASSES)], batch_size=batch_size)
+    looking._folded.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    looking.predict(images, TenCrop(shorter_side=SIDE, crop=CROP))
+    assert sum(sizes) == 10 * len(images)
+    assert max(sizes) <= batch_size
+    if batch_size == 25:
+        assert set(sizes) == {20}  # images of other shapes go together once they are cropped
