@@ -5,6 +5,7 @@ python -m benchmarks.prepare ILSVRC2012_img_val.tar
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 import time
@@ -14,26 +15,27 @@ from typing import Any
 
 import torch
 
-from benchmarks.loader import parser_of_images, write_images
+from benchmarks.images import add_image_options, data_of, write_images
 from pipeline.data.prepare import prepare
 from pipeline.data.tasks import sum_images, write_shard
-from pipeline.schema import Data
 
 CORES_A_NODE = 64
 IMAGENET = 1_281_167 + 50_000
 IMAGENET_TRAIN = 1_281_167
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print the rates, and what they come to for ImageNet on one node and on eight."""
-    arguments = parser_of_images(__doc__ or "").parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_image_options(parser, images=512)
+    options = parser.parse_args(arguments)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = write_images(arguments, folder / "images")
+        images = write_images(options, folder / "images")
         timed = _Timed()
-        prepare(_parameters(folder / "images"), folder / "store", run_tasks=timed)
+        prepare(data_of("class_folders", folder / "images", shard_images=256), folder / "store", run_tasks=timed)
     stored = len(images) / timed.seconds[write_shard.__name__]
     averaged = len(images) / timed.seconds[sum_images.__name__]
     megabytes = sum(map(len, images)) / 1e6 / timed.seconds[write_shard.__name__]
@@ -61,23 +63,6 @@ class _Timed:
             result = function(item)
             self.seconds[function.__name__] = self.seconds.get(function.__name__, 0) + time.perf_counter() - start
             yield result
-
-
-def _parameters(url: Path) -> Data:
-    tree = {
-        "source": "class_folders",
-        "url": str(url),
-        "store": None,
-        "keep": "encoded",
-        "size": None,
-        "limit_shorter_side": None,
-        "shard_images": 256,
-        "on_bad_image": "error",
-        "max_pixels": 10**8,
-        "holdout": {"images": 0, "seed": 0, "balanced": False, "train_on": True},
-        "mean": {"kind": "per_pixel", "shorter_side": 256, "crop": 224, "divide_by_std": False},
-    }
-    return Data.model_validate(tree)
 
 
 if __name__ == "__main__":
