@@ -38,7 +38,7 @@ $(READY): requirements.txt
 	@touch $@
 
 check: lint types ## ruff, mypy and the quick tests, in under a minute
-	@$(BIN)/python -m pytest -q -m "not slow and not gpu" $(TESTS)
+	@$(BIN)/python -m pytest -q -n auto -m "not slow and not gpu" $(TESTS)
 
 lint: $(READY) ## ruff: lint and format
 	@$(BIN)/ruff check .

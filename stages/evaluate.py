@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas
+import torch
 from torch import nn
 
 from pipeline import paths, stage
@@ -34,7 +35,8 @@ def run(at: stage.Stage) -> None:
     started, evaluation = now(), at.params.evaluation
     store = Store.open(at.params.data.store or paths.data_dir(at.experiment))
     model = paths.model_dir(at.experiment, at.run)
-    predictor = Predictor.load(model, precision=evaluation.precision, batch_size=evaluation.batch_size)
+    device = "cuda" if at.params.cluster.gpus_per_worker and torch.cuda.is_available() else "cpu"
+    predictor = Predictor.load(model, device=device, precision=evaluation.precision, batch_size=evaluation.batch_size)
     with atomic_directory(paths.predictions_dir(at.experiment, at.run)) as folder:
         metrics = {name: _keep(at.run, folder, name, found) for name, found in _predict(at, store, predictor)}
         _keep_responses(at, folder, predictor, store)

@@ -7,11 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from s3fs import S3FileSystem
 
 from tests.s3_server import S3Server, weed
 
 TEST_DATA_VARIABLE = "RESNET_TEST_DATA"
+
+
+def pytest_configure() -> None:
+    """One thread a process: small tensors gain nothing from more, and lose much where the cores are busy."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,7 @@ def test_other_shortcuts_are_refused(shortcut):
         build("resnet20", 10, shortcut=shortcut)
 
 
+@pytest.mark.slow
 def test_resnet1202_runs():
     network = build("resnet1202", 10).train()
     with torch.no_grad():
