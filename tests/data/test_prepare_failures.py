@@ -136,10 +136,15 @@ def unprivileged() -> Iterator[None]:
         os.seteuid(0)
 
 
+def let_in(folder: Path) -> None:
+    """Let everybody read pytest's folder, and those of its own that it lies in."""
+    for path in (folder, *folder.parents):
+        if path == folder or path.name.startswith(("pytest-", "popen-")):
+            path.chmod(0o755)
+
+
 def test_permission_denied_names_the_folder(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:2]:
-        parent.chmod(0o755)
+    let_in(tmp_path)
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     with (
@@ -151,8 +156,7 @@ def test_permission_denied_names_the_folder(tmp_path: Path) -> None:
 
 def test_an_unreadable_image_is_bad(tmp_path: Path) -> None:
     folder = write_class_folders(tmp_path / "a", TWO_CLASSES)
-    for path in [tmp_path, *list(tmp_path.parents)[:2]]:
-        path.chmod(0o755)
+    let_in(tmp_path)
     (tmp_path / "outs").mkdir()
     (tmp_path / "outs").chmod(0o777)
     (folder / "train/cat/3.jpg").chmod(0)
