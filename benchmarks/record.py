@@ -77,10 +77,16 @@ def add_output_option(parser: argparse.ArgumentParser) -> None:
 
 def finish(found: Sequence[Measurement], file: Path | None) -> None:
     """Print a table, write `file` if there is one, and end with the line `ratio: <ours/peer>` of the first figure."""
-    Console().print(table(found))
+    console().print(table(found))
     if file is not None:
         write_json(file, [asdict(measurement) for measurement in found])
     print(f"ratio: {next(m.ratio for m in found if m.ratio is not None):.2f}")
+
+
+def console() -> Console:
+    """Wide enough for the table where the output is no terminal."""
+    found = Console()
+    return found if found.is_terminal else Console(width=150)
 
 
 def read(file: Path) -> list[Measurement]:

@@ -1,0 +1,106 @@
+"""Images a second of ten-crop evaluation, JPEG files to probabilities: our Predictor against torchvision's TenCrop.
+
+The peer is written as torchvision's documentation has it: Resize, TenCrop and a stack of tensors in a DataLoader's
+processes, the crops of a few images in one forward pass, fp32, NCHW. Both have the same network with random weights.
+The last line is `ratio: <ours/peer>`.
+
+    python -m benchmarks.evaluation ILSVRC2012_img_val.tar
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from benchmarks.images import add_image_options, data_of, write_images
+from benchmarks.limits import matrix_rate
+from benchmarks.ours import gigaflops
+from benchmarks.pairs import interleaved, stepping, warm
+from benchmarks.record import Limit, add_output_option, finish
+from pipeline.data.prepare import prepare
+from pipeline.data.statistics import InputStatistics
+from pipeline.data.store import Store
+from pipeline.evaluation.predict import predict_split
+from pipeline.evaluation.predictor import Predictor
+from pipeline.models import build
+from pipeline.schema import TenCrop
+
+SIDE, CROP, CLASSES = 256, 224, 1000
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print both rates."""
+    options = _options(arguments)
+    network, together = options.network, options.images_together
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_images(options, folder / "images")
+        ours = our_evaluation(folder, network, options.precision, together)
+        peer = usual_evaluation(folder / "images" / "train", network, together, options.workers)
+        warm(ours, peer, steps=1)
+        count = max(1, options.images_a_round // together)
+        rates = interleaved(stepping(ours, count, together), stepping(peer, count, together), options.rounds)
+        limit = Limit("bf16 matrix rate", matrix_rate() / (10 * gigaflops(network, CLASSES, CROP, training=False)))
+    how = ", fp32" if options.precision == "fp32" else ""
+    finish([rates.measurement(f"{network}, ten-crop evaluation{how}", "images/s", limit)], options.json)
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_image_options(parser, images=64)
+    parser.add_argument("--network", default="resnet50")
+    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"), help="of ours")
+    parser.add_argument("--images-together", type=int, default=4, help="whose crops make one forward pass")
+    parser.add_argument("--images-a-round", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the peer's DataLoader")
+    add_output_option(parser)
+    return parser.parse_args(arguments)
+
+
+def our_evaluation(folder: Path, network: str, precision: str, images_together: int) -> Iterator[np.ndarray]:
+    """Probabilities of a few images at a time, decoded from the store, endlessly."""
+    prepare(data_of("class_folders", folder / "images"), folder / "store")
+    store = Store.open(folder / "store")
+    split, names = store.split("train"), [str(number) for number in range(CLASSES)]
+    statistics = InputStatistics.load(folder / "store" / "statistics.safetensors")
+    torch.manual_seed(0)
+    predictor = Predictor(
+        build(network, CLASSES), statistics, names, precision=precision, batch_size=10 * images_together
+    )
+    protocol = TenCrop(shorter_side=SIDE, crop=CROP)
+    for start in itertools.count(0, images_together):
+        indices = np.arange(start, start + images_together) % split.n_images
+        yield predict_split(predictor, split, protocol, indices).probabilities
+
+
+@torch.no_grad()
+def usual_evaluation(folder: Path, network: str, images_together: int, workers: int) -> Iterator[np.ndarray]:
+    """Probabilities of a few images at a time, read from class folders, endlessly."""
+    normalise = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    to_tensors = transforms.Lambda(
+        lambda crops: torch.stack([normalise(transforms.ToTensor()(crop)) for crop in crops])
+    )
+    views = transforms.Compose([transforms.Resize(SIDE), transforms.TenCrop(CROP), to_tensors])
+    loader = DataLoader(
+        ImageFolder(str(folder), views), batch_size=images_together, num_workers=workers, drop_last=True
+    )
+    torch.manual_seed(0)
+    model = build(network, CLASSES).eval()
+    for images, _ in itertools.chain.from_iterable(itertools.repeat(loader)):
+        outputs = model(images.flatten(0, 1)).softmax(1)
+        yield outputs.view(len(images), 10, -1).mean(1).numpy()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Images a second of ResNet-50's training at 224x224: our loader and loop against torchvision's reference way.
+
+The peer is ImageFolder, PIL, RandomResizedCrop and mirroring in a DataLoader's processes, fp32, NCHW, torch's SGD.
+Ours has the paper's scale jitter and colour noise. Both see 32 images a step. The last line is `ratio: <ours/peer>`.
+
+    python -m benchmarks.imagenet_training ILSVRC2012_img_val.tar
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from benchmarks.images import add_image_options, data_of, write_images
+from benchmarks.limits import matrix_rate
+from benchmarks.ours import gigaflops, preset, recipe, training_steps
+from benchmarks.pairs import interleaved, stepping, warm
+from benchmarks.record import Limit, add_output_option, finish
+from pipeline.data.prepare import prepare
+from pipeline.models import build
+
+SIZE = 224
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print both rates."""
+    options = _options(arguments)
+    batch, network = options.batch_size, options.network
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_images(options, folder / "images")
+        mean = preset("imagenet")["data"]["mean"]
+        prepare(data_of("class_folders", folder / "images", mean=mean), folder / "store")
+        training = recipe("imagenet", batch, batch, compile=options.compile)
+        ours = training_steps(folder / "store", "imagenet", network, training, options.processes)
+        peer = reference_steps(folder / "images" / "train", network, batch, options.workers)
+        warm(ours, peer, steps=1)
+        count = options.iterations
+        rates = interleaved(stepping(ours, count, batch), stepping(peer, count, batch), options.rounds)
+        limit = Limit("bf16 matrix rate", matrix_rate() / gigaflops(network, 2, SIZE, training=True))
+    finish([rates.measurement(f"{network}, training at {SIZE}", "images/s", limit)], options.json)
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_image_options(parser, images=256)
+    parser.add_argument("--network", default="resnet50")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--iterations", type=int, default=3, help="a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compile", action="store_true", help="ours with torch.compile")
+    parser.add_argument("--processes", type=int, default=0, help="of our loader")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the peer's DataLoader")
+    add_output_option(parser)
+    return parser.parse_args(arguments)
+
+
+def reference_steps(folder: Path, network: str, batch_size: int, workers: int) -> Iterator[float]:
+    """The iterations of a reference-style loop over class folders, endlessly; each item is the training loss."""
+    augment = [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    normalise = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    images = ImageFolder(str(folder), transforms.Compose([*augment, normalise]))
+    loader = DataLoader(images, batch_size=batch_size, shuffle=True, num_workers=workers, drop_last=True)
+    model = build(network, len(images.classes)).train()
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    while True:
+        for inputs, targets in loader:
+            outputs = model(inputs)
+            loss = criterion(outputs, targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield loss.item()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Iterations a second of CIFAR-10 training through Ray Train, MLflow and checkpoints against the bare loop.
+
+Ours is what the train stage does: Ray is started, a worker trains, reports its curve, keeps a checkpoint every so many
+iterations; the curve goes to an MLflow database. The peer is the same loop alone in this process, with as many threads.
+Rates are those between a curve point near the start and the last. The start-up is from nothing to a point at which
+training has begun, less the time that it has taken by then. The last line is `ratio: <ours/peer>`.
+
+    python -m benchmarks.overhead
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.cifar_training import BATCH, prepare_cifar
+from benchmarks.ours import PRESETS, preset
+from benchmarks.pairs import interleaved
+from benchmarks.record import Measurement, add_output_option, finish
+from pipeline import cluster
+from pipeline.config import parse_params
+from pipeline.data.store import Store
+from pipeline.provenance import digest_of
+from pipeline.schema import Cluster
+from pipeline.training.session import RunSpec, Session
+
+CURVE_EVERY = 5
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print both rates, and the start-up."""
+    options = _options(arguments)
+    with tempfile.TemporaryDirectory() as name, working_in(Path(name)):
+        spec = make_spec(options.network, prepare_cifar(Path(name), options.images), options.iterations)
+        where = cluster_settings(Path(name), options.checkpoint_every)
+        staged = Staged(spec, where)
+        rates = interleaved(staged.rate, lambda: bare_rate(spec), options.rounds)
+    print(f"start-up to first iteration: {', '.join(f'{seconds:.1f}' for seconds in staged.start_ups)} s")
+    name = f"{options.network}, Ray Train + MLflow + checkpoints against the bare loop"
+    warm = statistics.median(staged.start_ups[1:] or staged.start_ups)
+    found = [rates.measurement(name, "iterations/s"), Measurement("start-up to first iteration, warm", warm, None, "s")]
+    finish(found, options.json)
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="resnet20")
+    parser.add_argument("--images", type=int, default=10_000, help="training images")
+    parser.add_argument("--iterations", type=int, default=600, help="of one training")
+    parser.add_argument("--checkpoint-every", type=int, default=200, help="iterations; the preset for one machine's")
+    parser.add_argument("--rounds", type=int, default=3)
+    add_output_option(parser)
+    return parser.parse_args(arguments)
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """MLflow's database and all else that is written lie in `folder` for the length of the block."""
+    before, uri = Path.cwd(), os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.chdir(folder)
+    # Ray's workers find the project by it, as they do when a stage is run from the repository's root.
+    paths = [str(PRESETS.parents[1]), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        if uri is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = uri
+
+
+def make_spec(network: str, store: Path, iterations: int) -> RunSpec:
+    """A short run by the preset's recipe, 128 images in one BN, tested at its end alone."""
+    tree = preset("cifar10")
+    tree["data"]["store"] = None
+    tree["training"] |= {"bn_images": BATCH, "iterations": iterations, "bn_recompute_images": 0}
+    tree["training"] |= {"curve_every": CURVE_EVERY, "test_every": iterations - iterations % CURVE_EVERY}
+    tree["training"]["schedule"]["milestones"] = []
+    tree |= {"runs": {f"{network}-s0": {}}, "ensembles": {}, "cluster": cluster_settings(store, 1).model_dump()}
+    tree["data"]["holdout"]["images"] = 0
+    params = parse_params(tree)
+    return RunSpec(
+        experiment="benchmark",
+        run=f"{network}-s0",
+        network=network,
+        seed=0,
+        store=str(store),
+        data_digest=Store.open(store).digest,
+        data=params.data,
+        augmentation=params.augmentation,
+        training=params.training,
+        test_split="test",
+    )
+
+
+def cluster_settings(storage: Path, checkpoint_every: int) -> Cluster:
+    """One worker with all cores on a Ray of its own."""
+    values = {"address": None, "workers": 1, "cpus_per_worker": None, "gpus_per_worker": 0.0, "loader_processes": 0}
+    keeping = {"storage": str(storage / "checkpoints"), "checkpoint_every": checkpoint_every, "checkpoints_kept": 2}
+    return Cluster.model_validate({**values, **keeping, "max_failures": 0, "progress_seconds": 3600.0})
+
+
+@dataclass
+class Staged:
+    """Trainings as the train stage runs them, each a run of its own, and how long each took to begin."""
+
+    spec: RunSpec
+    settings: Cluster
+
+    def __post_init__(self) -> None:
+        self.start_ups: list[float] = []
+
+    def rate(self) -> float:
+        """Iterations a second of one training."""
+        from pipeline.tracking.runs import TrainingRun
+        from pipeline.tracking.store import initialise
+
+        spec = replace(self.spec, seed=len(self.start_ups))
+        initialise()
+        watch = _Watch()
+        with cluster.session(self.settings):
+            identity = digest_of(spec.identity())
+            tracked = TrainingRun.start_or_continue(
+                spec.experiment, spec.run, identity, spec.parameters(), {}, anew=True
+            )
+            watch.hand_on = tracked.log_curves
+            with cluster.train(spec, self.settings, watch.receive):
+                pass
+            tracked.finish()
+        self.start_ups.append(watch.start_up)
+        return _steady_rate(watch.rows)
+
+
+class _Watch:
+    """Receives the curve, and notes when training must have begun."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.start_up = 0.0
+        self.rows: list[dict[str, Any]] = []
+        self.hand_on: Any = None
+
+    def receive(self, rows: list[dict[str, Any]]) -> None:
+        if not self.rows:
+            self.start_up = time.monotonic() - self.began - rows[-1]["seconds"]
+        self.rows = rows
+        self.hand_on(rows)
+
+
+def bare_rate(spec: RunSpec) -> float:
+    """Iterations a second of the same training without Ray, checkpoints and MLflow."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    session = Session(spec, device=torch.device("cpu"))
+    for _ in session.trainer.advance(spec.training.iterations):
+        pass
+    return _steady_rate([vars(point) for point in session.trainer.curve])
+
+
+def _steady_rate(rows: list[dict[str, Any]]) -> float:
+    """Iterations a second after the warm-up and before the last point, at which the test images are looked at."""
+    first, last = rows[min(2, len(rows) - 3)], rows[-2]
+    return (last["iteration"] - first["iteration"]) / (last["seconds"] - first["seconds"])
+
+
+if __name__ == "__main__":
+    main()
