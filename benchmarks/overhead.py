@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name, working_in(Path(name)):
         spec = make_spec(options.network, prepare_cifar(Path(name), options.images), options.iterations)
         where = cluster_settings(Path(name), options.checkpoint_every)
-        staged = Staged(spec, where)
-        rates = interleaved(staged.rate, lambda: bare_rate(spec), options.rounds)
+        staged, threads = Staged(spec, where), len(os.sched_getaffinity(0))
+        rates = interleaved(staged.rate, lambda: bare_rate(spec, threads), options.rounds)
     print(f"start-up to first iteration: {', '.join(f'{seconds:.1f}' for seconds in staged.start_ups)} s")
     name = f"{options.network}, Ray Train + MLflow + checkpoints against the bare loop"
     warm = statistics.median(staged.start_ups[1:] or staged.start_ups)
@@ -157,9 +157,9 @@ class _Watch:
         self.hand_on(rows)
 
 
-def bare_rate(spec: RunSpec) -> float:
+def bare_rate(spec: RunSpec, threads: int) -> float:
     """Iterations a second of the same training without Ray, checkpoints and MLflow."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads)
     session = Session(spec, device=torch.device("cpu"))
     for _ in session.trainer.advance(spec.training.iterations):
         pass

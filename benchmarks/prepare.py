@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from benchmarks.images import add_image_options, data_of, write_images
+from benchmarks.limits import decode_rate
+from benchmarks.record import Measurement, add_output_option, finish
 from pipeline.data.prepare import prepare
 from pipeline.data.tasks import sum_images, write_shard
 
@@ -28,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the rates, and what they come to for ImageNet on one node and on eight."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_image_options(parser, images=512)
+    add_output_option(parser)
     options = parser.parse_args(arguments)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
@@ -36,10 +39,17 @@ def main(arguments: list[str] | None = None) -> None:
         images = write_images(options, folder / "images")
         timed = _Timed()
         prepare(data_of("class_folders", folder / "images", shard_images=256), folder / "store", run_tasks=timed)
+        decode = decode_rate(images)
     stored = len(images) / timed.seconds[write_shard.__name__]
     averaged = len(images) / timed.seconds[sum_images.__name__]
-    megabytes = sum(map(len, images)) / 1e6 / timed.seconds[write_shard.__name__]
-    print(f"stored: {stored:.0f} images/s a core ({megabytes:.0f} MB/s); averaged: {averaged:.0f} images/s a core")
+    _extrapolate(stored, averaged)
+    reached = ("JPEG decode only, one core", decode, stored / decode)
+    name = "prepare, images read, checked and stored on one core"
+    finish([Measurement(name, stored, None, "images/s", None, None, None, *reached)], options.json)
+
+
+def _extrapolate(stored: float, averaged: float) -> None:
+    print(f"stored: {stored:.0f} images/s a core; averaged: {averaged:.0f} images/s a core")
     for nodes in (1, 8):
         cores = nodes * CORES_A_NODE
         seconds = IMAGENET / stored / cores + IMAGENET_TRAIN / averaged / cores

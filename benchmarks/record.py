@@ -76,11 +76,13 @@ def add_output_option(parser: argparse.ArgumentParser) -> None:
 
 
 def finish(found: Sequence[Measurement], file: Path | None) -> None:
-    """Print a table, write `file` if there is one, and end with the line `ratio: <ours/peer>` of the first figure."""
+    """Print a table, write `file` if there is one, and end with the line `ratio: <ours/peer>` of the first pair."""
     console().print(table(found))
     if file is not None:
         write_json(file, [asdict(measurement) for measurement in found])
-    print(f"ratio: {next(m.ratio for m in found if m.ratio is not None):.2f}")
+    ratios = [measurement.ratio for measurement in found if measurement.ratio is not None]
+    if ratios:
+        print(f"ratio: {ratios[0]:.2f}")
 
 
 def console() -> Console:

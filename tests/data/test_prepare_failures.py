@@ -145,6 +145,7 @@ def let_in(folder: Path) -> None:
 
 def test_permission_denied_names_the_folder(tmp_path: Path) -> None:
     let_in(tmp_path)
+    prepare(digits(), tmp_path / "open")  # imports what nobody else may read
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     with (
