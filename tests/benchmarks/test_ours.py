@@ -1,0 +1,89 @@
+"""Our side and the peer's of each benchmark do the work that is counted, on a few images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.cifar_training import prepare_cifar, usual_steps
+from benchmarks.evaluation import our_evaluation, usual_evaluation
+from benchmarks.imagenet_training import reference_steps
+from benchmarks.images import DATA_VARIABLE, data_of, generated
+from benchmarks.ours import gigaflops, preset, recipe, training_steps
+from benchmarks.overhead import bare_rate, cluster_settings, make_spec
+from pipeline.data.prepare import prepare
+from pipeline.data.store import Store
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(DATA_VARIABLE, raising=False)
+        return prepare_cifar(tmp_path_factory.mktemp("cifar"), 160)
+
+
+@pytest.fixture(scope="module")
+def jpegs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("jpegs")
+    for number, content in enumerate(generated(4)):
+        path = folder / "images" / "train" / f"class{number % 2}" / f"{number}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def test_cifar_store_keeps_pixels(cifar: Path) -> None:
+    split = Store.open(cifar).split("train")
+    assert (split.n_images, split.shape) == (160, (32, 32, 3))
+
+
+def test_recipe_is_the_presets_but_for_what_a_benchmark_sets() -> None:
+    training = recipe("cifar10", 128, 128, precision="fp32")
+    own = preset("cifar10")["training"]
+    assert training.optimizer.model_dump() == own["optimizer"]
+    assert (training.batch_size, training.precision, training.warmup) == (128, "fp32", None)
+
+
+def test_gigaflops_are_twice_the_multiply_adds() -> None:
+    assert gigaflops("resnet20", 10, 32, training=False) == pytest.approx(0.0816, rel=0.02)  # 41 million multiply-adds
+    assert gigaflops("resnet20", 10, 32, training=True) == pytest.approx(3 * 0.0816, rel=0.02)
+
+
+@pytest.mark.slow
+def test_both_cifar_loops_train(cifar: Path) -> None:
+    ours = training_steps(cifar, "cifar10", "resnet8", recipe("cifar10", 128, 64), 0)
+    assert [next(ours) for _ in range(3)] == [1, 2, 3]
+    peer = usual_steps(cifar, "resnet8", 0)
+    losses = [next(peer) for _ in range(8)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_both_imagenet_loops_train(jpegs: Path, tmp_path: Path) -> None:
+    prepare(data_of("class_folders", jpegs / "images"), tmp_path / "store")
+    ours = training_steps(tmp_path / "store", "imagenet", "resnet18b", recipe("imagenet", 2, 2), 0)
+    assert [next(ours) for _ in range(2)] == [1, 2]
+    peer = reference_steps(jpegs / "images" / "train", "resnet18b", 2, 0)
+    assert all(np.isfinite(next(peer)) for _ in range(3))
+
+
+@pytest.mark.slow
+def test_both_evaluations_give_probabilities_of_every_image(jpegs: Path) -> None:
+    for rows in (
+        our_evaluation(jpegs, "resnet18b", "fp32", 2),
+        usual_evaluation(jpegs / "images" / "train", "resnet18b", 2, 0),
+    ):
+        found = np.concatenate([next(rows) for _ in range(3)])
+        assert found.shape == (6, 1000)
+        np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+        np.testing.assert_allclose(found[4:], found[:2], atol=1e-6)  # four images, then again from the first
+
+
+def test_bare_loop_is_the_specifications(cifar: Path) -> None:
+    spec = make_spec("resnet8", cifar, 25)
+    assert (spec.training.iterations, spec.training.bn_images) == (25, 128)
+    assert cluster_settings(cifar, 5).checkpoint_every == 5
+    assert bare_rate(spec, torch.get_num_threads()) > 0
