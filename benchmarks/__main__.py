@@ -1,4 +1,4 @@
-"""Every benchmark, each in a process of its own; one table, kept in results/benchmarks.json.
+"""Every benchmark, each in a process of its own; one table, kept in results/benchmarks.json and docs/performance.md.
 
 python -m benchmarks [ILSVRC2012_img_val.tar]
 """
@@ -15,7 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.images import DATA_VARIABLE
+from benchmarks.page import PAGE, RESULTS, refresh
 from benchmarks.record import Measurement, as_json, console, read, table
 from pipeline.provenance import PACKAGES, code_version, hardware, now
 from pipeline.storage import write_json
@@ -32,7 +35,6 @@ SCRIPTS = {
 """What each runs with under --quick: enough to see that it works, too little to be believed."""
 
 ON_IMAGES = ("limits", "loader", "prepare", "imagenet_training", "evaluation")
-RESULTS = Path("results") / "benchmarks.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,7 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
         print("no benchmark gave a figure", file=sys.stderr)
         return 1
     console().print(table(found))
-    write_json(options.out, document(found, shared_machine=options.shared_machine, quick=options.quick))
+    results = document(found, shared_machine=options.shared_machine, quick=options.quick)
+    write_json(options.out, results)
+    if options.out == RESULTS:
+        refresh(PAGE, results)
     print(f"written to {options.out}" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 
@@ -92,6 +97,7 @@ def document(found: Sequence[Measurement], *, shared_machine: bool, quick: bool)
     return {
         "benchmarks": as_json(found),
         "hardware": hardware(),
+        "threads": torch.get_num_threads(),
         "versions": {package: version(package) for package in PACKAGES},
         **code_version(),
         "measured": now().isoformat(timespec="seconds"),

@@ -1,0 +1,59 @@
+"""docs/performance.md shows what results/benchmarks.json holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.page import BEGIN, END, PAGE, RESULTS, refresh, section
+from pipeline.storage import read_json
+
+ROOT = Path(__file__).parents[2]
+FOUND: dict[str, Any] = {
+    "benchmarks": [{"name": "loader", "ours": 600.0, "peer": 200.0, "unit": "images/s", "ratio": 3.0}],
+    "hardware": {"processor": "Some CPU", "cores": 2, "memory_gib": 7.5, "gpus": []},
+    "versions": {"torch": "2.9.0", "torchvision": "0.24.0"},
+    "git_commit": "0123456789abcdef",
+    "measured": "2025-01-02T03:04:05+00:00",
+    "load_average": [0.1, 0.2, 0.3],
+    "shared_machine": False,
+    "quick": False,
+    "threads": 2,
+}
+FOUND["benchmarks"][0] |= {"ratio_min": 2.5, "ratio_max": 3.5}
+
+
+def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\nAfter\n", encoding="utf-8")
+    refresh(page, FOUND)
+    once = page.read_text(encoding="utf-8")
+    refresh(page, FOUND)
+    assert page.read_text(encoding="utf-8") == once
+    assert once.startswith("# Before\n")
+    assert once.endswith("\nAfter\n")
+    assert "old" not in once
+    assert "Some CPU, 2 cores, 7.5 GiB, no GPU; 2 thread(s). torch 2.9.0" in once
+    assert "| loader | images/s | 600 | 200 | 3.00 (2.50–3.50) |  |  |" in once
+
+
+def test_figures_that_say_little_are_said_to() -> None:
+    assert "**" not in section(FOUND)
+    assert "other work ran on the same machine** (load average 0.1, 0.2, 0.3)" in section(
+        FOUND | {"shared_machine": True}
+    )
+    assert "Taken with `--quick`" in section(FOUND | {"quick": True})
+
+
+def test_page_without_a_place_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Nothing\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no place for the table"):
+        refresh(page, FOUND)
+
+
+def test_committed_page_shows_the_committed_figures() -> None:
+    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    assert section(read_json(ROOT / RESULTS)) in text
