@@ -33,7 +33,7 @@ RESPONSE_IMAGES = 512
 def run(at: stage.Stage) -> None:
     """Predict by each protocol, keep the probabilities, write the errors, and put them on the run's MLflow page."""
     started, evaluation = now(), at.params.evaluation
-    store = Store.open(at.params.data.store or paths.data_dir(at.experiment))
+    store = Store.open(paths.data_dir(at.experiment))
     model = paths.model_dir(at.experiment, at.run)
     device = "cuda" if at.params.cluster.gpus_per_worker and torch.cuda.is_available() else "cpu"
     predictor = Predictor.load(model, device=device, precision=evaluation.precision, batch_size=evaluation.batch_size)

@@ -94,7 +94,7 @@ def _summary(at: stage.Stage, run: str) -> dict[str, Any]:
 
 
 def _store(at: stage.Stage) -> Store:
-    return Store.open(at.params.data.store or paths.data_dir(at.experiment))
+    return Store.open(paths.data_dir(at.experiment))
 
 
 def _example(at: stage.Stage) -> Any:

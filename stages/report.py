@@ -13,7 +13,7 @@ from pipeline.report import write_report
 
 def run(at: stage.Stage) -> None:
     """Write results/<experiment>/ from what the earlier stages wrote."""
-    split = Store.open(at.params.data.store or paths.data_dir(at.experiment)).split(at.params.evaluation.split)
+    split = Store.open(paths.data_dir(at.experiment)).split(at.params.evaluation.split)
     position = {key: i for i, key in enumerate(split.keys)}
 
     def image(key: str) -> np.ndarray:

@@ -68,7 +68,7 @@ def _tracked(at: stage.Stage, spec: RunSpec, provenance: dict[str, Any]) -> Iter
 def make_spec(at: stage.Stage) -> RunSpec:
     """The run's specification from parameters and prepared data."""
     network, seed = split_run(at.run)
-    store = at.params.data.store or str(paths.data_dir(at.experiment).absolute())
+    store = str(paths.data_dir(at.experiment).absolute())
     return RunSpec(
         experiment=at.experiment,
         run=at.run,

@@ -39,7 +39,7 @@ class RunSpec:
     network: str
     seed: int
     store: str
-    """URL or absolute path of the image store."""
+    """Absolute path of the folder with the image store's manifest; the shards lie there or where it says."""
     data_digest: str
     data: Data
     augmentation: Augmentation

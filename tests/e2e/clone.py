@@ -33,6 +33,7 @@ class Clone:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.more_environment: dict[str, str] = {}
         for name in _git("ls-files", "-z", cwd=ROOT).split("\0"):
             source = ROOT / name
             if name and not name.startswith("results/") and name != "dvc.lock" and source.is_file():
@@ -65,7 +66,7 @@ class Clone:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         binaries = str(Path(sys.executable).parent)
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "2"}
-        return {**kept, **quiet, "PATH": f"{binaries}{os.pathsep}{kept['PATH']}"}
+        return {**kept, **quiet, **self.more_environment, "PATH": f"{binaries}{os.pathsep}{kept['PATH']}"}
 
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `python -m words` to its end; its output is both streams."""
