@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import sys
@@ -37,7 +38,7 @@ def session(cluster: Cluster) -> Iterator[str]:
     import ray
 
     local: dict[str, Any] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
-    ray.init(address=address or "local", logging_config=ray.LoggingConfig(log_level="ERROR"), **local)
+    ray.init(address=address or "local", logging_level=logging.ERROR, **local)
     try:
         yield ray.get_runtime_context().gcs_address
     finally:
