@@ -38,11 +38,24 @@ def session(cluster: Cluster) -> Iterator[str]:
     import ray
 
     local: dict[str, Any] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
-    ray.init(address=address or "local", logging_level=logging.ERROR, **local)
+    with _root_logger_kept():
+        ray.init(address=address or "local", logging_config=ray.LoggingConfig(log_level="ERROR"), **local)
     try:
         yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """The logging that Ray sets for its workers it sets for this process too, whose warnings would be lost."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 def _require_token() -> None:

@@ -116,7 +116,7 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     import ray.train
     from ray.train.torch import get_device
 
-    _quieten_reports()
+    _set_logging()
     spec, settings = config["spec"], config["settings"]
     torch.set_num_threads(settings.threads)
     session = Session(spec, device=get_device(), loader_processes=settings.loader_processes)
@@ -127,10 +127,11 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     _advance(session, settings)
 
 
-def _quieten_reports() -> None:
-    """Ray Train writes every report, curve and all; it names that logger by its file, where its own setting fails."""
+def _set_logging() -> None:
+    """Our warnings are shown; not every report, curve and all, whose logger Ray Train's own setting doesn't reach."""
     from ray.train.v2._internal.execution import context
 
+    logging.getLogger("pipeline").setLevel(logging.WARNING)
     logging.getLogger(context.__file__).setLevel(logging.WARNING)
 
 

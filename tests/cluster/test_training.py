@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -81,6 +82,12 @@ def test_one_worker_ends_in_the_plain_loops_bits(make_spec: Callable[..., RunSpe
     assert cluster.has_checkpoint(spec, settings(tmp_path / "checkpoints"))
     cluster.forget_checkpoints(spec, settings(tmp_path / "checkpoints"))
     assert not cluster.has_checkpoint(spec, settings(tmp_path / "checkpoints"))
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_this_process_keeps_its_logging(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("pipeline.tracking").warning("shown")
+    assert caplog.messages == ["shown"]
 
 
 @pytest.mark.usefixtures("ray_here")
