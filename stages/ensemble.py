@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from pipeline import paths, stage
@@ -10,7 +11,7 @@ from pipeline.evaluation.metrics import errors
 from pipeline.evaluation.predictions import Predictions
 from pipeline.storage import atomic_directory, read_json, write_json
 from pipeline.tracking.evaluations import log_ensemble
-from pipeline.tracking.store import initialise
+from pipeline.tracking.store import answered, initialise
 
 
 def run(at: stage.Stage) -> None:
@@ -35,9 +36,17 @@ def _measure(at: stage.Stage, members: list[str]) -> dict[str, Any]:
 
 
 def _track(at: stage.Stage, name: str, run_ids: dict[str, str | None], measured: dict[str, Any]) -> None:
-    initialise()
+    """Log the errors in MLflow; where it is away, the register stage does."""
+    if None in run_ids.values():
+        return
     errors_by_protocol = {protocol: measured[protocol] for protocol in at.params.evaluation.protocols.chosen()}
-    log_ensemble(at.experiment, name, list(run_ids), run_ids, errors_by_protocol, split=at.params.evaluation.split)
+    split = at.params.evaluation.split
+    try:
+        initialise()
+        with answered():
+            log_ensemble(at.experiment, name, list(run_ids), run_ids, errors_by_protocol, split=split)
+    except ValueError as error:
+        print(f"ensemble {name}: not logged, which the register stage makes up for: {error}", file=sys.stderr)
 
 
 def _summary(at: stage.Stage, member: str) -> dict[str, Any]:

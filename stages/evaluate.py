@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pandas
 import torch
 from torch import nn
 
@@ -21,9 +20,7 @@ from pipeline.models.responses import layer_responses
 from pipeline.provenance import gather_provenance, now
 from pipeline.schema import SingleView
 from pipeline.storage import atomic_directory, read_json, write_json
-from pipeline.tracking.evaluations import log_evaluation
-from pipeline.tracking.names import provenance_tags
-from pipeline.tracking.runs import send_history
+from pipeline.tracking.results import send_results
 from pipeline.tracking.store import initialise
 
 HOLDOUT = "holdout"
@@ -41,7 +38,7 @@ def run(at: stage.Stage) -> None:
         metrics = {name: _keep(at.run, folder, name, found) for name, found in _predict(at, store, predictor)}
         _keep_responses(at, folder, predictor, store)
         record = read_json(model / paths.RECORD)
-        run_id = _track(at, store, record, metrics)
+        run_id = _track(at, store, metrics)
         parameters = evaluation.model_dump(mode="json")
         provenance = gather_provenance(parameters, store.digest, started, precision=predictor.precision)
         kept = {"run": at.run, "weights_sha256": record["weights_sha256"], "mlflow_run_id": run_id}
@@ -79,27 +76,16 @@ def _keep_responses(at: stage.Stage, folder: Path, predictor: Predictor, store: 
     write_json(folder / paths.RESPONSES, {"layers": [{"name": name, "std": std} for name, std in found]})
 
 
-def _track(at: stage.Stage, store: Store, record: dict[str, Any], metrics: dict[str, Errors]) -> str | None:
-    """Put the errors on the training's MLflow run and complete it; its identifier, None where no server answers."""
-    initialise()
-    history = pandas.read_csv(paths.model_dir(at.experiment, at.run) / paths.HISTORY)
-    provenance = record["provenance"]
+def _track(at: stage.Stage, store: Store, metrics: dict[str, Errors]) -> str | None:
+    """Put the errors on the training's MLflow run and complete it; its identifier, None where MLflow is away."""
     data = at.params.data
-    run_id = send_history(
-        at.experiment,
-        at.run,
-        record["identity"],
-        provenance["parameters"],
-        provenance_tags(provenance),
-        history.astype(object).where(history.notna(), None).to_dict("records"),
-        dataset=(at.experiment, store.digest, data.url or data.source),
-        provenance=provenance,
-    )
-    if run_id is None:
-        print(f"{at.run}: MLflow did not answer; run this stage again to log its errors there", flush=True)
+    folder, origin = paths.model_dir(at.experiment, at.run), (store.digest, data.url or data.source)
+    try:
+        initialise()
+        return send_results(at.experiment, at.run, folder, metrics, origin, split=at.params.evaluation.split)
+    except ValueError as error:
+        print(f"{at.run}: not logged, which the register stage makes up for: {error}", file=sys.stderr)
         return None
-    split = at.params.evaluation.split
-    return log_evaluation(at.experiment, at.run, run_id, metrics, iterations=record["iterations"], split=split)
 
 
 if __name__ == "__main__":

@@ -49,11 +49,12 @@ def _tracked(at: stage.Stage, spec: RunSpec, provenance: dict[str, Any]) -> Iter
         at.run,
         digest_of(spec.identity()),
         spec.parameters(),
-        provenance_tags(provenance),
+        {**provenance_tags(provenance), "ray.job_id": cluster.job_id()},
         anew=not cluster.has_checkpoint(spec, at.params.cluster),
         dataset=(at.experiment, spec.data_digest, spec.data.url or spec.data.source),
         provenance=provenance,
     )
+    tracked.log_surroundings()
     status = "FAILED"
     try:
         yield tracked

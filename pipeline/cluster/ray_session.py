@@ -46,6 +46,13 @@ def session(cluster: Cluster) -> Iterator[str]:
         ray.shutdown()
 
 
+def job_id() -> str:
+    """Ray's identifier of this process's job, within a session."""
+    import ray
+
+    return str(ray.get_runtime_context().get_job_id())
+
+
 @contextlib.contextmanager
 def _root_logger_kept() -> Iterator[None]:
     """The logging that Ray sets for its workers it sets for this process too, whose warnings would be lost."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import RunTag
 
 from pipeline.provenance import digest_of
 from pipeline.tracking import store
 from pipeline.tracking.names import as_tags, evaluation_metrics, source_tags
-from pipeline.tracking.runs import find_run
+from pipeline.tracking.runs import find_run, log_figures
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -36,7 +34,7 @@ def log_evaluation(
     """
     client = store.client()
     run_id = run_id or _training_run(client, experiment, run, identity)
-    _log_figures(client, run_id, evaluation_metrics(metrics, split), iterations)
+    log_figures(client, run_id, evaluation_metrics(metrics, split), iterations)
     if tags:
         _set_tags(client, run_id, as_tags(tags))
     return run_id
@@ -67,35 +65,28 @@ def log_ensemble(
         found = client.create_run(experiment_id, tags=all_tags, run_name=f"ensemble-{name}")
     else:
         _set_tags(client, found.info.run_id, described)
-    _log_figures(client, found.info.run_id, evaluation_metrics(metrics, split), 0)
+    log_figures(client, found.info.run_id, evaluation_metrics(metrics, split), 0)
     if found.info.status != "FINISHED":
         client.set_terminated(found.info.run_id)
     return str(found.info.run_id)
 
 
-def run_link(experiment_id: str, run_id: str) -> str:
-    """Where the UI shows a run: a full address for a server, else relative to the UI's own."""
-    uri = mlflow.get_tracking_uri()
+def run_link(experiment_id: str, run_id: str, artifact: str = "") -> str:
+    """Where the UI shows a run, or a file of it: a full address for a server, else relative to the UI's own."""
+    uri = store.shown_uri()
     base = uri.rstrip("/") + "/" if uri.startswith("http") else ""
-    return f"{base}#/experiments/{experiment_id}/runs/{run_id}"
+    page = f"{base}#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{page}/artifacts/{artifact}" if artifact else page
 
 
 def _training_run(client: MlflowClient, experiment: str, run: str, identity: str | None) -> str:
     found = find_run(client, store.experiment_id(experiment), run, identity) if identity else None
     if found is None:
         raise ValueError(
-            f"{experiment}/{run}: MLflow at {mlflow.get_tracking_uri()} has no run of identity {identity}; "
+            f"{experiment}/{run}: MLflow at {store.shown_uri()} has no run of identity {identity}; "
             "send its history first (pipeline.tracking.runs.send_history)"
         )
     return str(found.info.run_id)
-
-
-def _log_figures(client: MlflowClient, run_id: str, figures: Mapping[str, float], step: int) -> None:
-    logged = client.get_run(run_id).data.metrics
-    now = time.time_ns() // 1_000_000
-    new = [Metric(name, value, now, step) for name, value in figures.items() if logged.get(name) != value]
-    if new:
-        client.log_batch(run_id, metrics=new)
 
 
 def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:

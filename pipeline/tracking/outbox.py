@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from mlflow.exceptions import MlflowException
 
+from pipeline.tracking.secrets import hide
+
 _log = logging.getLogger(__name__)
 
 PERMANENT = frozenset(
@@ -110,5 +112,5 @@ def _is_permanent(error: Exception) -> bool:
 
 
 def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = str(hide(" ".join(str(error).split())))
     return text if len(text) <= 300 else f"{text[:300]}…"

@@ -16,6 +16,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from pipeline.tracking import store
 from pipeline.tracking.names import CURVES, as_tags, curve_metrics, flatten, last_iteration, run_tags, source_tags
 from pipeline.tracking.outbox import Outbox
+from pipeline.tracking.secrets import hide
+from pipeline.tracking.surroundings import git_patch, installed_packages, surrounding_tags
+from pipeline.tracking.system_metrics import SystemMetrics
 
 UNFINISHED = ("RUNNING", "SCHEDULED", "FAILED", "KILLED")
 _METRICS_A_BATCH = 900
@@ -36,7 +39,9 @@ class TrainingRun:
         self._known = threading.Event()
         self._run_id: str | None = None
         self._last = -1
+        self._began = _now()
         self._over = False
+        self._system: SystemMetrics | None = None
 
     @classmethod
     def start_or_continue(
@@ -57,20 +62,30 @@ class TrainingRun:
         A run left RUNNING, FAILED or KILLED is continued. A FINISHED one is too, unless `anew` says that training
         really starts again: then a new run begins. `parameters` is a nested tree, logged flattened and as
         parameters.json; `dataset` is name, digest and where it lies; `provenance` is logged as provenance.json.
-        `longest_wait` bounds the seconds between two attempts to reach the server.
+        Secrets in any of them are hidden. `longest_wait` bounds the seconds between two attempts to reach the server.
         """
         self = cls(f"{experiment}/{run}", longest_wait)
-        all_tags = {**run_tags(experiment, run, identity), **as_tags(tags)}
-        artifacts = {"parameters.json": dict(parameters)}
+        all_tags = {**run_tags(experiment, run, identity), **surrounding_tags(), **as_tags(hide(dict(tags)))}
+        documents = {"parameters.json": hide(dict(parameters))}
         if provenance is not None:
-            artifacts["provenance.json"] = dict(provenance)
+            documents["provenance.json"] = hide(dict(provenance))
         self._outbox.put(lambda: self._start(experiment, run, all_tags, anew))
-        self._outbox.put(lambda: _log_parameters(store.client(), self._identifier(), flatten(parameters)))
+        self._outbox.put(lambda: _log_parameters(store.client(), self._identifier(), flatten(hide(dict(parameters)))))
         if dataset is not None:
-            self._outbox.put(lambda: log_dataset(store.client(), self._identifier(), *dataset))
-        for name, content in artifacts.items():
-            self._outbox.put(lambda name=name, content=content: self._log_artifact(content, name))  # type: ignore[misc]
+            self._outbox.put(lambda: log_dataset(store.client(), self._identifier(), *hide(dataset)))
+        for name, content in documents.items():
+            self._outbox.put(lambda name=name, content=content: self._log_document(content, name))  # type: ignore[misc]
         return self
+
+    def log_surroundings(self) -> None:
+        """Log what the run happens in: packages.txt, code.patch where the code differs from its commit, and from now
+        on the machine's load.
+        """
+        patch = git_patch()  # now: what is edited later is not what runs
+        texts = {"packages.txt": installed_packages(), **({"code.patch": patch} if patch else {})}
+        for name, text in texts.items():
+            self._outbox.put(lambda name=name, text=text: self._log_text(text, name))  # type: ignore[misc]
+        self._system = SystemMetrics(self._log_system)
 
     @property
     def run_id(self) -> str | None:
@@ -94,6 +109,8 @@ class TrainingRun:
 
         What could not be sent is in history.csv: `send_history` sends it later.
         """
+        if self._system is not None:
+            self._system.stop()
         self._outbox.put(lambda: self._terminate(status))
         return self._outbox.close(limit)
 
@@ -104,7 +121,7 @@ class TrainingRun:
         if found is None:
             self._run_id = client.create_run(experiment_id, tags=dict(tags), run_name=run).info.run_id
         else:
-            self._run_id = found.info.run_id
+            self._run_id, self._began = found.info.run_id, found.info.start_time
             self._last = _last_step(client, found)
             self._over = found.info.status == "FINISHED"
             _reopen(client, found, tags)
@@ -118,8 +135,22 @@ class TrainingRun:
         assert self._run_id is not None, "messages are sent in order, the first of which sets it"
         return self._run_id
 
-    def _log_artifact(self, content: dict[str, Any], name: str) -> None:
+    def _log_document(self, content: dict[str, Any], name: str) -> None:
         store.client().log_dict(self._identifier(), content, name)
+
+    def _log_text(self, text: str, name: str) -> None:
+        store.client().log_text(self._identifier(), text, name)
+
+    def _log_system(self, sample: Mapping[str, float]) -> None:
+        """Send a sample, its step the second of the run: so they go on rising when the run is continued."""
+        now = _now()
+
+        def send() -> None:
+            step = (now - self._began) // 1000
+            metrics = [Metric(name, value, now, step) for name, value in sample.items()]
+            store.client().log_batch(self._identifier(), metrics=metrics)
+
+        self._outbox.put(send)
 
     def _send_rows(self, rows: Sequence[tuple[int, Mapping[str, float]]], milliseconds: int) -> None:
         for batch in _batches([row for row in rows if row[0] > self._last]):
@@ -174,6 +205,14 @@ def log_dataset(
     client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
 
 
+def log_figures(client: MlflowClient, run_id: str, figures: Mapping[str, float], step: int) -> None:
+    """Log metrics by name at one step, without those whose last value is the same already."""
+    logged = client.get_run(run_id).data.metrics
+    new = [Metric(name, value, _now(), step) for name, value in figures.items() if logged.get(name) != value]
+    if new:
+        client.log_batch(run_id, metrics=new)
+
+
 def _log_parameters(client: MlflowClient, run_id: str, parameters: Mapping[str, str]) -> None:
     """Log what the run hasn't got; MLflow's parameters are for good, so what has changed since becomes a tag."""
     logged = client.get_run(run_id).data.params
@@ -195,7 +234,8 @@ def _shortened(value: str) -> str:
 def _reopen(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> None:
     if run.info.status != "FINISHED":
         client.update_run(run.info.run_id, status="RUNNING")
-    new = {key: value for key, value in tags.items() if key not in source_tags() or key not in run.data.tags}
+    kept = {*source_tags(), *surrounding_tags()}  # of the process that began it
+    new = {key: value for key, value in tags.items() if key not in kept or key not in run.data.tags}
     client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in new.items()])
 
 

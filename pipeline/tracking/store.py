@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
+import requests
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from filelock import FileLock
@@ -20,6 +21,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import create_engine, inspect, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from pipeline.tracking.secrets import hide
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
@@ -89,6 +93,21 @@ def artifact_root() -> str | None:
     if not _is_database(uri):
         return None
     return os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or _default_artifacts(uri)
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Within it, a store that is away, or refuses, is a ValueError of one line that says which store and why."""
+    try:
+        yield
+    except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
+        text = hide(" ".join(str(error).split()))
+        raise ValueError(f"MLflow at {shown_uri()}: {text[:300]}{'…' * (len(text) > 300)}") from error
+
+
+def shown_uri() -> str:
+    """The store's address without passwords."""
+    return str(hide(mlflow.get_tracking_uri()))
 
 
 @contextmanager
