@@ -1,7 +1,9 @@
-"""Register: each trained network and each ensemble, in the MLflow model registry."""
+"""Register: each trained network and each ensemble, in the MLflow model registry; and commands about what is there."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,61 +11,112 @@ from pipeline import paths, stage
 from pipeline.config import split_run
 from pipeline.data.store import Store
 from pipeline.report import Standing, standings
-from pipeline.storage import read_json, write_json
+from pipeline.storage import read_json, sha256_file, write_json
+from pipeline.tracking import commands
+from pipeline.tracking.aliases import REPORT_TAG
+from pipeline.tracking.attachments import attach, error_plot
 from pipeline.tracking.description import About
-from pipeline.tracking.evaluations import log_ensemble
-from pipeline.tracking.registry import Registration, ensemble_model_name, network_model_name, register_model
-from pipeline.tracking.store import initialise
+from pipeline.tracking.evaluations import artifact_link, log_ensemble
+from pipeline.tracking.registry import Registration, ensemble_model_name, network_model_name, records, register_model
+from pipeline.tracking.results import read_history, send_report, send_results
+from pipeline.tracking.store import answered, initialise
+from pipeline.tracking.surroundings import locked_output
+
+METRICS, PAGE = "metrics.json", "report.html"
+DEVIATIONS = Path("docs/DEVIATIONS.md")
 
 
 def run(at: stage.Stage) -> None:
-    """Register what was trained and evaluated; weights that are registered already get no second version."""
+    """Bring MLflow up to the results, and register the models; what is there already stays as it is."""
     initialise()
+    with answered():
+        run_ids = {run: _send(at, run) for run in at.params.runs}
+        run_ids |= {name: _send_ensemble(at, name, run_ids) for name in at.params.ensembles}
+        links = _links(at, _send_report(at, run_ids))
+        registered = list(_register(at, run_ids, links))
+        found = records(registered)
+    write_json(paths.registry_record(at.experiment), found)
+    for name, entry in found.items():
+        print(f"{name}  version {entry['version']}  {' '.join('@' + alias for alias in entry['aliases'])}")
+
+
+def _send(at: stage.Stage, run: str) -> str:
+    """A run's training and errors, with its card and curves; MLflow's identifier."""
+    folder, data = paths.model_dir(at.experiment, run), at.params.data
+    origin = (_store(at).digest, data.url or data.source)
+    metrics = read_json(paths.predictions_dir(at.experiment, run) / paths.SUMMARY)["metrics"]
+    run_id = send_results(at.experiment, run, folder, metrics, origin, split=at.params.evaluation.split)
+    plot = error_plot(f"{at.experiment}, {run}", read_history(folder))
+    attach(run_id, {"plots/error.png": plot, "model.json": (folder / "model.json").read_bytes()})
+    return run_id
+
+
+def _send_ensemble(at: stage.Stage, name: str, run_ids: dict[str, str]) -> str:
+    members = at.params.ensembles[name]
+    known = {member: run_ids[member] for member in members}
+    return log_ensemble(at.experiment, name, members, known, _errors_of(at, name), split=at.params.evaluation.split)
+
+
+def _send_report(at: stage.Stage, run_ids: dict[str, str]) -> str | None:
+    """The report's pages on a run of its own; None where there is no report."""
+    folder = paths.results_dir(at.experiment)
+    if not (folder / METRICS).is_file():
+        return None
+    pages = [PAGE, "report.md", METRICS, "curves.csv"]
+    found = {name: folder / name for name in pages} | {f"figures/{p.name}": p for p in folder.glob("figures/*.svg")}
+    found |= {DEVIATIONS.name: DEVIATIONS}
+    files = {name: path.read_bytes() for name, path in found.items() if path.is_file()}
+    return send_report(at.experiment, read_json(folder / METRICS), run_ids, files, split=at.params.evaluation.split)
+
+
+def _links(at: stage.Stage, report: str | None) -> dict[str, str]:
+    if report is None:
+        return {}
+    pages = {"the report": PAGE, "deviations from the paper": DEVIATIONS.name}
+    return {words: artifact_link(at.experiment, report, name) for words, name in pages.items()}
+
+
+def _register(at: stage.Stage, run_ids: dict[str, str], links: dict[str, str]) -> Iterator[Registration]:
     params = at.params
     known = standings(at.experiment, params.runs, params.ensembles, params.report.comparable)
-    registered = [_network(at, run, known) for run in params.runs]
-    registered += [_ensemble(at, name, members) for name, members in params.ensembles.items()]
-    write_json(paths.registry_record(at.experiment), {found.name: found.record() for found in registered})
-    for found in registered:
-        print(f"{found.name}  version {found.version}  {' '.join('@' + alias for alias in found.aliases)}")
+    for run in params.runs:
+        yield _network(at, run, run_ids[run], known.get(split_run(run)[0], Standing()), links)
+    for name in params.ensembles:
+        yield _ensemble(at, name, run_ids[name], links)
 
 
-def _network(at: stage.Stage, run: str, known: dict[str, Standing]) -> Registration:
+def _network(at: stage.Stage, run: str, run_id: str, standing: Standing, links: dict[str, str]) -> Registration:
     folder = paths.model_dir(at.experiment, run)
-    record, summary = read_json(folder / paths.RECORD), _summary(at, run)
+    record = read_json(folder / paths.RECORD)
     return register_model(
         network_model_name(at.experiment, run),
         at.experiment,
         {run: folder},
-        summary["mlflow_run_id"],
-        summary["metrics"],
+        run_id,
+        read_json(paths.predictions_dir(at.experiment, run) / paths.SUMMARY)["metrics"],
         at.params.evaluation,
-        _about(at, known.get(split_run(run)[0], Standing()), record["provenance"]["parameters"]["training"]),
-        tags=_tags(at, record),
+        _about(at, standing, record["provenance"]["parameters"]["training"], links),
+        tags={**_tags(at, record), **locked_output(folder), "identity": record["identity"], "seed": record["seed"]},
         example=_example(at),
     )
 
 
-def _ensemble(at: stage.Stage, name: str, members: list[str]) -> Registration:
-    measured = read_json(paths.ensembles_dir(at.experiment) / f"{name}.json")
-    errors = {protocol: measured[protocol] for protocol in at.params.evaluation.protocols.chosen()}
-    run_ids = {member: _summary(at, member)["mlflow_run_id"] for member in members}
-    run_id = log_ensemble(at.experiment, name, members, run_ids, errors, split=at.params.evaluation.split)
-    first = read_json(paths.model_dir(at.experiment, members[0]) / paths.RECORD)
+def _ensemble(at: stage.Stage, name: str, run_id: str, links: dict[str, str]) -> Registration:
+    members = at.params.ensembles[name]
     return register_model(
         ensemble_model_name(at.experiment, name, list(at.params.ensembles)),
         at.experiment,
         {member: paths.model_dir(at.experiment, member) for member in members},
         run_id,
-        errors,
+        _errors_of(at, name),
         at.params.evaluation,
-        _about(at, Standing(), {}),
-        tags={key: value for key, value in _tags(at, first).items() if key not in ("identity", "seed")},
+        _about(at, Standing(), {}, links),
+        tags=_tags(at, read_json(paths.model_dir(at.experiment, members[0]) / paths.RECORD)),
         example=_example(at),
     )
 
 
-def _about(at: stage.Stage, standing: Standing, recipe: dict[str, Any]) -> About:
+def _about(at: stage.Stage, standing: Standing, recipe: dict[str, Any], links: dict[str, str]) -> About:
     report = at.params.report
     return About(
         title=report.dataset,
@@ -72,25 +125,24 @@ def _about(at: stage.Stage, standing: Standing, recipe: dict[str, Any]) -> About
         published=standing.published,
         verdict="; ".join(standing.verdicts) or None,
         note=report.note,
-        links={"report": str(paths.results_dir(at.experiment) / "report.html"), "deviations": "docs/DEVIATIONS.md"},
+        links=links,
     )
 
 
 def _tags(at: stage.Stage, record: dict[str, Any]) -> dict[str, Any]:
+    report = paths.results_dir(at.experiment) / METRICS
+    commit = record["provenance"]["git_commit"]
     return {
-        "identity": record["identity"],
-        "seed": record["seed"],
-        "git.commit": record["provenance"]["git_commit"],
+        "git.commit": commit,
+        "dvc.rev": commit,
         "data.holdout": at.params.data.holdout.model_dump(mode="json"),
+        REPORT_TAG: sha256_file(report) if report.is_file() else None,
     }
 
 
-def _summary(at: stage.Stage, run: str) -> dict[str, Any]:
-    path: Path = paths.predictions_dir(at.experiment, run) / paths.SUMMARY
-    found: dict[str, Any] = read_json(path)
-    if found["mlflow_run_id"] is None:
-        raise ValueError(f"{path}: MLflow was away when {run} was evaluated; run its evaluate stage again")
-    return found
+def _errors_of(at: stage.Stage, ensemble: str) -> dict[str, Any]:
+    measured = read_json(paths.ensembles_dir(at.experiment) / f"{ensemble}.json")
+    return {protocol: measured[protocol] for protocol in at.params.evaluation.protocols.chosen()}
 
 
 def _store(at: stage.Stage) -> Store:
@@ -102,4 +154,6 @@ def _example(at: stage.Stage) -> Any:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] in commands.NAMES:
+        raise SystemExit(commands.main(sys.argv[1:]))
     stage.main("register", run, of_run=False)

@@ -71,12 +71,16 @@ def log_ensemble(
     return str(found.info.run_id)
 
 
-def run_link(experiment_id: str, run_id: str, artifact: str = "") -> str:
-    """Where the UI shows a run, or a file of it: a full address for a server, else relative to the UI's own."""
+def run_link(experiment_id: str, run_id: str) -> str:
+    """Where the UI shows a run: a full address for a server, else relative to the UI's own."""
     uri = store.shown_uri()
     base = uri.rstrip("/") + "/" if uri.startswith("http") else ""
-    page = f"{base}#/experiments/{experiment_id}/runs/{run_id}"
-    return f"{page}/artifacts/{artifact}" if artifact else page
+    return f"{base}#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def artifact_link(experiment: str, run_id: str, artifact: str) -> str:
+    """Where the UI shows a file of a run."""
+    return f"{run_link(store.experiment_id(experiment), run_id)}/artifacts/{artifact}"
 
 
 def _training_run(client: MlflowClient, experiment: str, run: str, identity: str | None) -> str:

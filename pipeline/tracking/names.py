@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import json
 import os
@@ -70,9 +69,15 @@ def source_tags() -> dict[str, str]:
     tags = {"mlflow.source.type": "LOCAL"}
     if stage:
         tags |= {"dvc.stage": stage, "mlflow.source.name": f"dvc repro {stage}"}
-    with contextlib.suppress(KeyError, OSError):  # a container's user need not have a name
-        tags["mlflow.user"] = getpass.getuser()
-    return tags
+    return tags | {"mlflow.user": user()}
+
+
+def user() -> str:
+    """Who does this; a number where this machine has no name for the user, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, str]:

@@ -18,15 +18,16 @@ from mlflow.models import Model
 from pipeline.config import split_run
 from pipeline.schema import Evaluation
 from pipeline.tracking import store
+from pipeline.tracking.aliases import PAPER, REPORT_TAG, alias_target, aliases_of, settle, versions_of
+from pipeline.tracking.attachments import attach
+from pipeline.tracking.checking import WEIGHTS_TAG
 from pipeline.tracking.description import About, describe, error_table
 from pipeline.tracking.evaluations import Metrics, run_link
 from pipeline.tracking.names import as_tags
 from pipeline.tracking.package import package_digest, save_package, weights_digest
 
-BEST, LATEST = "best", "latest"
-WEIGHTS_TAG, PACKAGE_TAG, HOLDOUT_TAG = "weights.sha256", "package.sha256", "top1_error.holdout"
-PINNED_TAG = "best.pinned"
-COMPARABLE = ("data.digest", "data.holdout")
+PACKAGE_TAG = "package.sha256"
+_SHARED = ("experiment", "kind", "network", "verdict", REPORT_TAG)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def register_model(
     tags: Mapping[str, Any] | None = None,
     example: np.ndarray | None = None,
 ) -> Registration:
-    """Register a network (one member) or an ensemble (several) and set the aliases.
+    """Register a network (one member) or an ensemble (several) and settle the aliases.
 
     `members` are model folders by run; `metrics` their errors by protocol, "holdout" for those on held-out training
     images, by which @best is chosen. Weights that are registered already get no new version: its tags, description and
@@ -86,58 +87,32 @@ def register_model(
         elif version.tags.get(PACKAGE_TAG) != version_tags[PACKAGE_TAG]:
             _refresh_package(client, version, members, evaluation, example)
         _describe(client, version, version_tags, _version_text(what, metrics, about))
-        _describe_model(
-            client, name, describe(name, what, metrics, about, url), {"experiment": experiment, "kind": _kind(members)}
-        )
-        set_best(client, name)
+        card = describe(name, what, metrics, about, url)
+        _describe_model(client, name, card, _model_tags(version_tags))
+        settle(client, name)
+    attach(run_id, {"model_card.md": card.encode()})
     return Registration(name, str(version.version), run_id, digest, aliases_of(client, name, str(version.version)))
+
+
+def records(registered: Sequence[Registration]) -> dict[str, dict[str, Any]]:
+    """What registry.json holds: by registered model, the version that the report at hand shows, aliases as they are.
+
+    Of several versions (a network's seeds) it is the one that @paper names; `versions` then lists them all.
+    """
+    client, found = store.client(), {}
+    for name in dict.fromkeys(each.name for each in registered):
+        mine = [each for each in registered if each.name == name]
+        chosen = next((each for each in mine if each.version == alias_target(client, name, PAPER)), mine[-1])
+        found[name] = {**chosen.record(), "aliases": aliases_of(client, name, chosen.version)}
+        if len(mine) > 1:
+            found[name]["versions"] = sorted({each.version for each in mine}, key=int)
+    return found
 
 
 def find_version(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
     """The newest usable version of these weights; None if there is none."""
     found = [version for version in versions_of(client, name) if version.tags.get(WEIGHTS_TAG) == digest]
     return max(found, key=lambda version: int(version.version), default=None)
-
-
-def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
-    """All versions of a registered model that are ready for use."""
-    found: list[ModelVersion] = []
-    token = None
-    while True:
-        page = client.search_model_versions(f"name = '{name}'", page_token=token)
-        found += [version for version in page if version.status == "READY"]
-        token = page.token
-        if not token:
-            return found
-
-
-def best_version(versions: Sequence[ModelVersion]) -> ModelVersion | None:
-    """The version that @best names by its rule (see description.BEST_RULE); None where there is none."""
-    if not versions:
-        return None
-    newest = max(versions, key=lambda version: int(version.version))
-    same = [v for v in versions if all(v.tags.get(tag) == newest.tags.get(tag) for tag in COMPARABLE)]
-    measured = [version for version in same if HOLDOUT_TAG in version.tags]
-    if not measured:
-        return newest
-    return min(measured, key=lambda version: (float(version.tags[HOLDOUT_TAG]), -int(version.version)))
-
-
-def set_best(client: MlflowClient, name: str) -> None:
-    """Point @best where the rule says, unless a promotion by hand holds it."""
-    model = client.get_registered_model(name)
-    versions = versions_of(client, name)
-    pinned = model.tags.get(PINNED_TAG)
-    chosen = next((v for v in versions if str(v.version) == pinned), None) or best_version(versions)
-    if chosen is not None and str(model.aliases.get(BEST)) != str(chosen.version):
-        client.set_registered_model_alias(name, BEST, str(chosen.version))
-
-
-def aliases_of(client: MlflowClient, name: str, version: str) -> list[str]:
-    """The aliases of a version; `latest` is MLflow's own for the newest."""
-    found = [alias for alias, target in client.get_registered_model(name).aliases.items() if str(target) == version]
-    newest = max((int(v.version) for v in versions_of(client, name)), default=0)
-    return sorted(found + ([LATEST] if int(version) == newest else []))
 
 
 def _ensure_registered(client: MlflowClient, name: str) -> None:
@@ -212,6 +187,11 @@ def _describe_model(client: MlflowClient, name: str, text: str, tags: Mapping[st
             client.set_registered_model_tag(name, key, value)
     if model.description != text:
         client.update_registered_model(name, text)
+
+
+def _model_tags(version_tags: Mapping[str, str]) -> dict[str, str]:
+    """What the list of registered models can be searched by, of the version registered last."""
+    return {name: version_tags[name] for name in _SHARED if name in version_tags}
 
 
 def _kind(members: Mapping[str, Path]) -> str:

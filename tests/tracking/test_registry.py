@@ -22,6 +22,7 @@ from PIL import Image
 from pipeline.evaluation.predictor import Predictor
 from pipeline.schema import CenterCrop, Protocols
 from pipeline.tracking import registry, store
+from pipeline.tracking.aliases import best_version, versions_of
 from pipeline.tracking.description import About
 from pipeline.tracking.registry import Registration, register_model
 from tests.tracking.factory import CLASSES, EVALUATION, METRICS, images, model_folder
@@ -33,11 +34,13 @@ def new_run() -> str:
     return str(store.client().create_run(store.experiment_id("digits")).info.run_id)
 
 
-def register(folder: Path, run_id: str, holdout: float | None = 4.5, **options: Any) -> Registration:
+def register(
+    folder: Path, run_id: str, holdout: float | None = 4.5, report: str | None = None, **options: Any
+) -> Registration:
     metrics = {name: figures for name, figures in METRICS.items() if name != "holdout" or holdout is not None}
     if holdout is not None:
         metrics["holdout"] = {**metrics["holdout"], "top1_error": holdout}
-    given = {"evaluation": EVALUATION, "about": ABOUT, **options}
+    given = {"evaluation": EVALUATION, "about": ABOUT, "tags": {"report.sha256": report}, **options}
     return register_model("digits-resnet8", "digits", {"resnet8-s0": folder}, run_id, metrics, **given)
 
 
@@ -45,7 +48,7 @@ def state() -> str:
     """All that the registry says of the model, times included."""
     client = store.client()
     model = client.get_registered_model("digits-resnet8")
-    return repr([dict(model), [dict(version) for version in registry.versions_of(client, "digits-resnet8")]])
+    return repr([dict(model), [dict(version) for version in versions_of(client, "digits-resnet8")]])
 
 
 def test_names() -> None:
@@ -65,7 +68,7 @@ def test_registering_equal_weights_again_changes_nothing(tracking: str, tmp_path
     )
     assert state() == before
     register(folder, run_id, holdout=3.25)
-    (version,) = registry.versions_of(store.client(), "digits-resnet8")
+    (version,) = versions_of(store.client(), "digits-resnet8")
     assert version.tags["top1_error.holdout"] == "3.25"
     assert version.tags["top1_error.center_crop"] == "5.5"
     assert version.tags["data.digest"] == "d" * 64
@@ -119,13 +122,13 @@ def version(number: int, holdout: float | None = None, **tags: str) -> ModelVers
     ],
 )
 def test_the_rule_of_best(versions: list[ModelVersion], expected: int) -> None:
-    chosen = registry.best_version(versions)
+    chosen = best_version(versions)
     assert chosen is not None
     assert chosen.version == expected
 
 
 def test_no_version_is_best_of_none() -> None:
-    assert registry.best_version([]) is None
+    assert best_version([]) is None
 
 
 def test_predictions_are_the_predictor_s_in_every_form(tracking: str, tmp_path: Path) -> None:

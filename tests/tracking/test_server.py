@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.predictor import Predictor
-from pipeline.tracking import promotion, runs, store
+from pipeline.tracking import checking, runs, store
 from pipeline.tracking.runs import TrainingRun
 from tests.tracking.factory import EVALUATION, images, model_folder
 from tests.tracking.server import Server
@@ -94,6 +94,6 @@ def test_models_are_registered_at_and_loaded_from_a_server(server: Server, tmp_p
     predictor = Predictor.load(folder, batch_size=EVALUATION.batch_size)
     expected = predictor.predict(list(images(3)), EVALUATION.protocols.center_crop)
     assert np.array_equal(model.predict(images(3)), expected)
-    assert promotion.check("digits-resnet8") == []
+    assert checking.check("digits-resnet8") == []
     description = store.client().get_registered_model("digits-resnet8").description
     assert f"({server.uri}/#/experiments/" in description
