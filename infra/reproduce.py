@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import signal
@@ -12,16 +13,22 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.cluster import session
+from infra.parallel import DVC, plan, run_stages
+from pipeline.cluster import cores, session
 from pipeline.config import check_networks, load_params
 from pipeline.report import print_summary
 from pipeline.schema import Cluster
 
 PR_SET_PDEATHSIG = 1
+STAGE_OPTIONS = ("-f", "--force", "--pull", "--allow-missing", "--no-run-cache", "--no-commit")
 
 
 def main(arguments: list[str]) -> int:
-    """Run `dvc repro` with `arguments`; its exit code, or 2 when the parameters are refused."""
+    """Run `dvc repro` with `arguments`; its exit code, or 2 when the parameters are refused.
+
+    `-j N` runs up to N stages at once, each by a `dvc repro -s` of its own; a failure holds up only what depends on it.
+    """
+    choices, rest = _parse(arguments)
     try:
         params = load_params()
         check_networks(params)
@@ -32,23 +39,59 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _end_children)
     try:
         _wait_for_others()
-        code = _repro(params.cluster, arguments)
+        code = (
+            _repro(params.cluster, rest) if choices.jobs == 1 else _repro_parallel(params.cluster, choices.jobs, rest)
+        )
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to go on", file=sys.stderr)
         return 130
-    if code == 0 and not arguments:
+    if code == 0 and not rest:
         print_summary(params.experiment, where={"MLflow": "make ui", "curves": "make plots"})
     return code
 
 
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(prog="python -m infra.reproduce", allow_abbrev=False, epilog=main.__doc__)
+    parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="stages at once")
+    choices, rest = parser.parse_known_args(arguments)
+    if choices.jobs < 1:
+        parser.error(f"-j {choices.jobs}: at least one")
+    return choices, rest
+
+
 def _repro(cluster: Cluster, arguments: list[str]) -> int:
     """`dvc repro`, its stages on one Ray that lives as long as it does; none is started when nothing is to be done."""
-    dvc = [sys.executable, "-m", "dvc"]
-    if subprocess.run([*dvc, "status", "--quiet"], check=False).returncode == 0 and not arguments:
-        return subprocess.run([*dvc, "repro"], check=False).returncode
+    if subprocess.run([*DVC, "status", "--quiet"], check=False).returncode == 0 and not arguments:
+        return subprocess.run([*DVC, "repro"], check=False).returncode
     with session(cluster) as address:
         environment = {**os.environ, "RAY_ADDRESS": address}
-        return subprocess.run([*dvc, "repro", *arguments], env=environment, check=False).returncode
+        return subprocess.run([*DVC, "repro", *arguments], env=environment, check=False).returncode
+
+
+def _repro_parallel(cluster: Cluster, jobs: int, arguments: list[str]) -> int:
+    """The same, `jobs` stages at once on that one Ray, in whose scheduler trainings wait for their resources."""
+    options = [word for word in arguments if word.startswith("-")]
+    targets = [word for word in arguments if not word.startswith("-")]
+    if refused := set(options) - set(STAGE_OPTIONS):
+        print(f"with -j, {' '.join(sorted(refused))} is not passed on; {' '.join(STAGE_OPTIONS)} are", file=sys.stderr)
+        return 2
+    needs = plan(targets, force=bool({"-f", "--force"} & set(options)))
+    if not needs:
+        print("Data and pipelines are up to date.")
+        return 0
+    ours = not (os.environ.get("RAY_ADDRESS") or cluster.address)
+    with session(cluster) as address:
+        outcome = run_stages(needs, jobs, {"RAY_ADDRESS": address, **(_share(jobs) if ours else {})}, options)
+    if outcome.failed:
+        skipped = f"; not run for it: {' '.join(outcome.skipped)}" if outcome.skipped else ""
+        print(f"failed: {' '.join(outcome.failed)}{skipped}", file=sys.stderr)
+    return outcome.code
+
+
+def _share(jobs: int) -> dict[str, str]:
+    """A stage's share of this machine: without it each would ask Ray for all cores, and wait for the one before."""
+    share = str(max(1, cores() // jobs))
+    return {"RESNET_CORES": share, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", share)}
 
 
 def _wait_for_others() -> None:

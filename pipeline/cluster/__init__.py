@@ -1,7 +1,7 @@
 """Execution on Ray: the only importer of it."""
 
 from pipeline.cluster.checkpoints import forget_checkpoints, has_checkpoint
-from pipeline.cluster.ray_session import job_id, map_tasks, session
+from pipeline.cluster.ray_session import cores, job_id, map_tasks, session
 from pipeline.cluster.training import train
 
-__all__ = ["forget_checkpoints", "has_checkpoint", "job_id", "map_tasks", "session", "train"]
+__all__ = ["cores", "forget_checkpoints", "has_checkpoint", "job_id", "map_tasks", "session", "train"]

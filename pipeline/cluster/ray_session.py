@@ -73,7 +73,9 @@ def _require_token() -> None:
 
 
 def cores() -> int:
-    """CPUs that this process may use."""
+    """CPUs that this process may use: RESNET_CORES, a launcher's share for each of several stages, or what there is."""
+    if share := os.environ.get("RESNET_CORES"):
+        return int(share)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
