@@ -9,7 +9,8 @@ from typing import Any
 BEST_RULE = (
     "`@best` is the version of lowest top-1 error on held-out *training* images, among versions made from the same"
     " data and holdout as the newest; of equals, the newer. Without a holdout it is the newest. The test set selects"
-    " nothing. `@latest` is the newest version. A promotion by hand stays until it is rolled back."
+    " nothing. `@latest` is the newest version; `@paper` the one that the report shows, by the same rule where it shows"
+    " several. A promotion by hand stays until it is rolled back."
 )
 
 
@@ -72,7 +73,7 @@ def _figure(value: float | None) -> str:
 
 def _recipe(about: About) -> str:
     lines = [f"- {key}: `{value}`" for key, value in about.recipe.items() if not isinstance(value, Mapping)]
-    nested = {key: value for key, value in about.recipe.items() if isinstance(value, Mapping)}
+    nested = {key: value for key, value in about.recipe.items() if isinstance(value, Mapping) and value}
     lines += [f"- {key}: " + ", ".join(f"{k} `{v}`" for k, v in value.items()) for key, value in nested.items()]
     data = [f"**Data**: {about.title}" + (f", manifest SHA-256 `{about.data_digest}`." if about.data_digest else ".")]
     return "\n\n".join(data + (["**Recipe**\n\n" + "\n".join(lines)] if lines else []))
@@ -82,7 +83,7 @@ def _how_to_load(name: str) -> str:
     return (
         "**How to load**\n\n```python\n"
         f'model = mlflow.pyfunc.load_model("models:/{name}@best")\n'
-        "model.predict(images)                                            # uint8 (N, H, W, 3), RGB, any size\n"
+        "model.predict(images)  # uint8 (N, H, W, 3), RGB, any size\n"
         'model.predict(images, params={"protocol": "ten_crop", "top_k": 5})\n```\n\n'
         "Encoded images work too: a table of one column `images` of JPEG or PNG bytes or of base64 text."
     )

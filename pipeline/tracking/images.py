@@ -14,6 +14,8 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.data.images import to_rgb
 
 MOST_PIXELS = 50_000_000
+MOST_PIXELS_AT_ONCE = 250_000_000
+"""Of all images of a request together: as many as 4,096 images of ImageNet's usual 224x224, and some."""
 MOST_IMAGES = 4096
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
@@ -34,7 +36,13 @@ def as_images(data: Any) -> list[np.ndarray]:
         raise ValueError("images: there are none")
     if len(items) > MOST_IMAGES:
         raise ValueError(f"images: {len(items)} at once; send at most {MOST_IMAGES}")
-    return [_image(item, index) for index, item in enumerate(items)]
+    images, pixels = [], 0
+    for index, item in enumerate(items):
+        images.append(_image(item, index))
+        pixels += images[-1].shape[0] * images[-1].shape[1]
+        if pixels > MOST_PIXELS_AT_ONCE:
+            raise ValueError(f"images: more than {MOST_PIXELS_AT_ONCE} pixels together; send fewer at once")
+    return images
 
 
 def _items(data: Any) -> Any:

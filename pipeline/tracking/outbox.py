@@ -29,8 +29,8 @@ class Outbox:
     """Runs messages one by one on a thread of its own; the caller never waits and never sees an error.
 
     A message that fails is tried again after `first_wait` seconds, then twice as long each time up to `longest_wait`.
-    An error that no waiting cures (a deleted run, a database of another schema) drops what is left. Either is warned of
-    once.
+    An error that no waiting cures (a deleted run, a database of another schema, a driver that is missing) drops what is
+    left. Either is warned of once.
     """
 
     def __init__(self, name: str, first_wait: float = 0.5, longest_wait: float = 30.0) -> None:
@@ -108,7 +108,7 @@ def _is_permanent(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in PERMANENT
     garbled = isinstance(error, json.JSONDecodeError)
-    return isinstance(error, ValueError | TypeError | KeyError) and not garbled
+    return isinstance(error, ValueError | TypeError | KeyError | ImportError) and not garbled
 
 
 def _short(error: Exception) -> str:

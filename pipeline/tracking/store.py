@@ -100,7 +100,7 @@ def answered() -> Iterator[None]:
     """Within it, a store that is away, or refuses, is a ValueError of one line that says which store and why."""
     try:
         yield
-    except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
+    except (MlflowException, requests.RequestException, SQLAlchemyError, ModuleNotFoundError) as error:
         text = hide(" ".join(str(error).split()))
         raise ValueError(f"MLflow at {shown_uri()}: {text[:300]}{'…' * (len(text) > 300)}") from error
 

@@ -1,40 +1,107 @@
-"""The MLflow pages on this machine: `python -m pipeline.tracking.ui [port]`."""
+"""MLflow's pages on this machine, with a view of each experiment's errors: `python -m pipeline.tracking.ui [port]`."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+
+from mlflow.entities import Experiment, Run
 
 from pipeline.tracking import store
 
 PORT = 5000
+VIEW = "errors"
+_SHARED_VIEW = "mlflow.sharedViewState."
+"""Begins the key of an experiment's tag that holds a view, as the pages' own "Share" writes it."""
+_FILTER = "tags.kind != 'report'"
+_TAGS = ("kind", "seed", "precision")
+_SEARCHED = 50
 
 
-def command(uri: str, port: int = PORT) -> list[str]:
-    """What serves the pages of a database, on loopback only; ValueError for a URI that is a server already."""
+def command(uri: str, host: str = "127.0.0.1", port: int = PORT) -> list[str]:
+    """What serves the pages of a database; ValueError for a URI that is a server already."""
     if uri.startswith("http"):
-        raise ValueError(f"{uri}: is a server; open it in a browser")
-    serve = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        raise ValueError(f"{store.shown_uri()}: is a server; open it in a browser")
+    serve = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     root = store.artifact_root()
     return [*serve, "--backend-store-uri", uri, *(["--default-artifact-root", root] if root else [])]
 
 
-def main() -> int:
-    """Serve the pages of the store at hand until interrupted."""
-    uri = store.initialise()
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else PORT
+def prepare_views(base: str) -> dict[str, str]:
+    """Give each experiment that has runs a view of its errors, the lowest first; the views' addresses by experiment.
+
+    A view has the test errors by protocol, the held-out error, the last training error, and which run it is. It is a
+    tag of the experiment, written when it is not there as it should be.
+    """
+    client, addresses = store.client(), {}
+    for experiment in client.search_experiments():
+        runs = client.search_runs([experiment.experiment_id], max_results=_SEARCHED)
+        if not any(run.data.metrics for run in runs):
+            continue
+        text = json.dumps(view_state(runs), sort_keys=True)
+        if experiment.tags.get(f"{_SHARED_VIEW}{VIEW}") != text:
+            client.set_experiment_tag(experiment.experiment_id, f"{_SHARED_VIEW}{VIEW}", text)
+        addresses[experiment.name] = _address(base, experiment)
+    return addresses
+
+
+def view_state(runs: Sequence[Run]) -> dict[str, object]:
+    """Columns, order and filter of the runs' table, in the form in which MLflow's pages share them."""
+    names = {name for run in runs for name in run.data.metrics}
+    errors = sorted(name for name in names if name.endswith("/top1_error"))
+    tests = [name for name in errors if not name.startswith("holdout")]
+    shown = [*tests, *[n for n in ("holdout/top1_error", "training/error", "training/loss") if n in names]]
+    columns = [f"metrics.`{name}`" for name in shown] + [f"tags.`{name}`" for name in _TAGS]
+    order = columns[0] if shown else "attributes.start_time"
+    return {
+        "searchFilter": _FILTER,
+        "orderByKey": order,
+        "orderByAsc": bool(shown),
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": columns,
+    }
+
+
+def _address(base: str, experiment: Experiment) -> str:
+    return f"{base}/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey={VIEW}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the pages of the store at hand until interrupted; 2 where its database can't be used."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.tracking.ui", description=__doc__)
+    parser.add_argument("port", nargs="?", type=int, default=PORT)
+    parser.add_argument("--host", default="127.0.0.1")
+    options = parser.parse_args(arguments)
     try:
-        serve = command(uri, port)
+        uri = store.initialise()
+        with store.answered():
+            addresses = prepare_views(uri if uri.startswith("http") else f"http://{options.host}:{options.port}")
+        _announce(addresses)
+        serve = command(uri, options.host, options.port)
     except ValueError as error:
-        print(error)
-        return 0
-    print(f"http://127.0.0.1:{port} shows {uri}; Ctrl-C ends it", flush=True)
+        print(error, file=sys.stderr)
+        return 0 if "is a server" in str(error) else 2
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     try:
         return subprocess.run(serve, env=environment, check=False).returncode
     except KeyboardInterrupt:
         return 0
+
+
+def _announce(addresses: dict[str, str]) -> None:
+    print("MLflow, a view of errors for each experiment (Ctrl-C ends it):")
+    for experiment, address in addresses.items():
+        print(f"  {experiment:12} {address}")
+    if not addresses:
+        print("  no runs yet")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -111,6 +111,7 @@ def bomb(width: int, height: int) -> bytes:
         (pd.DataFrame({"a": [1], "b": [2]}), r"a table of columns \['a', 'b'\]"),
         (["x"] * (MOST_IMAGES + 1), "4097 at once"),
         ([encoded(BATCH[0], "ICO")], "are no image of"),
+        ([np.broadcast_to(np.uint8(0), (7000, 7000, 3))] * 6, "more than 250000000 pixels together"),
     ],
 )
 def test_what_is_no_image_is_refused_by_name(data: Any, message: str) -> None:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import mlflow
 import pytest
@@ -15,7 +11,6 @@ from mlflow.entities import Run
 from pipeline.tracking import runs, store
 from pipeline.tracking.runs import TrainingRun
 
-REPOSITORY = Path(__file__).parents[2]
 PARAMETERS = {"training": {"batch_size": 64, "optimizer": {"learning_rate": 0.1}}, "runs": {}, "options": [1, 2]}
 
 
@@ -161,29 +156,3 @@ def test_a_deleted_run_stops_the_sending_but_not_the_training(tracking: str, cap
     warnings = [record.message for record in caplog.records if record.name.startswith("pipeline")]
     assert len(warnings) == 1
     assert "must be in the 'active' state" in warnings[0]
-
-
-@pytest.mark.slow
-def test_eight_trainings_at_once_lose_nothing(tmp_path: Path) -> None:
-    code = (
-        "import sys, pathlib\n"
-        "from pipeline.tracking import store\n"
-        "from pipeline.tracking.runs import TrainingRun\n"
-        "store.initialise(None, pathlib.Path(sys.argv[1]))\n"
-        "training = TrainingRun.start_or_continue('digits', f'resnet20-s{sys.argv[2]}', 'abc', {'a': 1}, {})\n"
-        "for i in range(1, 61):\n"
-        "    training.log_curves([{'iteration': i, 'training_loss': i / 2, 'learning_rate': 0.1}])\n"
-        "sys.exit(0 if training.finish(limit=100) else 1)\n"
-    )
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    environment["OMP_NUM_THREADS"] = "1"
-    running = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(seed)], cwd=REPOSITORY, env=environment)
-        for seed in range(8)
-    ]
-    assert [process.wait(timeout=180) for process in running] == [0] * 8
-    store.initialise(None, tmp_path)
-    found = all_runs()
-    assert sorted(run.data.tags["seed"] for run in found) == [str(seed) for seed in range(8)]
-    for run in found:
-        assert history(run.info.run_id, "training/loss") == {i: i / 2 for i in range(1, 61)}

@@ -1,104 +1,138 @@
-"""A registered model behind `mlflow models serve`: predictions as saved, bad requests answered with 400."""
+"""A registered model behind HTTP, MLflow's way and ours: predictions as saved, bad requests answered as such."""
 
 from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
-import socket
+import random
 import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
 
+from pipeline.data.prepare import prepare
+from pipeline.data.store import Store
+from pipeline.evaluation.predict import predict_split
+from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.predictor import Predictor
+from pipeline.schema import Data
+from pipeline.tracking import serve, store
 from tests.tracking.factory import EVALUATION, images, model_folder
+from tests.tracking.malformed import request
+from tests.tracking.serving import JSON, post, send, serving
 from tests.tracking.test_images import bomb, encoded
 from tests.tracking.test_registry import new_run, register
 
 pytestmark = pytest.mark.slow
 
+MODEL = "models:/digits-resnet8@best"
+DIGITS = {
+    "source": "digits",
+    "url": None,
+    "store": None,
+    "keep": "decoded",
+    "size": 20,
+    "limit_shorter_side": None,
+    "shard_images": 1024,
+    "on_bad_image": "error",
+    "max_pixels": 10_000,
+    "holdout": {"images": 0, "seed": 0, "balanced": True, "train_on": False},
+    "mean": {"kind": "per_pixel", "shorter_side": 20, "crop": 16, "divide_by_std": False},
+}
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory, fresh_database: Path) -> tuple[str, Path]:
+    """The store in which a model is registered, and the folder of all: database and model folder resnet8-s0."""
+    root = tmp_path_factory.mktemp("served")
+    (root / store.DATABASE).write_bytes(fresh_database.read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+        uri = store.initialise(None, root)
+        register(model_folder(root, "resnet8-s0", 0), new_run())
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+    return uri, root
+
+
+@pytest.fixture(scope="module")
+def mlflows(registered: tuple[str, Path]) -> Iterator[int]:
+    """The port of `mlflow models serve`."""
+    words = ["mlflow", "models", "serve", "-m", MODEL, "--env-manager", "local"]
+    with serving(words, *registered) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def ours(registered: tuple[str, Path]) -> Iterator[int]:
+    """The port of `python -m pipeline.tracking.serve`."""
+    with serving(["pipeline.tracking.serve", MODEL], *registered) as port:
+        yield port
+
 
 @pytest.fixture
-def served(tracking: str, tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The address of a serving process, and the model folder behind it."""
-    folder = model_folder(tmp_path, "resnet8-s0", 0)
-    register(folder, new_run())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/digits-resnet8@best"]
-    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking, "OMP_NUM_THREADS": "1"}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    with open(tmp_path / "serve.log", "wb") as log:
-        process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            _wait(f"http://127.0.0.1:{port}/ping", process, tmp_path / "serve.log")
-            yield f"http://127.0.0.1:{port}/invocations", folder
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+def port(request: pytest.FixtureRequest) -> int:
+    """One of the two, by name."""
+    found: int = request.getfixturevalue(request.param)
+    return found
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.3)
-    raise RuntimeError(log.read_text())
+both = pytest.mark.parametrize("port", ["mlflows", "ours"], indirect=True)
 
 
-def post(url: str, body: Any) -> tuple[int, Any]:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return response.status, json.load(response)["predictions"]
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def test_three_forms_top_k_and_bad_requests(served: tuple[str, Path]) -> None:
-    url, folder = served
-    batch = images(4)
-    predictor = Predictor.load(folder, batch_size=EVALUATION.batch_size)
-    texts = [base64.b64encode(encoded(image)).decode() for image in batch]
+def test_a_hundred_images_in_three_forms_give_the_saved_predictions(
+    mlflows: int, registered: tuple[str, Path], tmp_path: Path
+) -> None:
+    predictor = Predictor.load(registered[1] / "resnet8-s0", batch_size=EVALUATION.batch_size)
+    prepare(Data.model_validate(DIGITS), tmp_path / "data")
+    split = Store.open(tmp_path / "data").split("test")
+    chosen = np.arange(100)
+    pixels = np.stack([split.image(int(i)) for i in chosen])
+    texts = [base64.b64encode(encoded(image)).decode() for image in pixels]
     for name, protocol in EVALUATION.protocols.chosen().items():
-        expected = predictor.predict(list(batch), protocol)
+        predict_split(predictor, split, protocol, chosen).save(tmp_path / f"{name}.npz")
+        saved = Predictions.load(tmp_path / f"{name}.npz").probabilities
+        assert saved.shape == (100, 10)
         for form in (
-            {"inputs": batch.tolist()},
+            {"inputs": pixels.tolist()},
             {"inputs": texts},
-            {"instances": texts},
             {"dataframe_split": {"columns": ["images"], "data": [[text] for text in texts]}},
         ):
-            status, found = post(url, {**form, "params": {"protocol": name}})
+            status, found = post(mlflows, {**form, "params": {"protocol": name}})
             assert status == 200, found
-            assert np.abs(np.array(found) - expected).max() < 1e-5
-    status, top = post(url, {"inputs": texts, "params": {"top_k": 5}})
-    assert status == 200
-    assert [len(row) for row in top] == [5] * 4
-    assert {"class", "label", "probability"} == set(top[0][0])
-    _refusals(url, texts[0])
-    example = json.loads(next((folder.parent / "mlartifacts").rglob("serving_input_example.json")).read_text())
-    assert post(url, example)[0] == 200, "still alive, and the stored example can be posted"
+            assert np.abs(np.array(found) - saved).max() < 1e-5
 
 
-def _refusals(url: str, good: str) -> None:
+@both
+def test_a_jpeg_posted_with_curl_gets_its_top_five(port: int, tmp_path: Path) -> None:
+    (tmp_path / "digit.jpg").write_bytes(encoded(images(1, size=(30, 40))[0], "JPEG"))
+    body = '{"inputs": ["\'$(base64 -w0 digit.jpg)\'"], "params": {"top_k": 5}}'
+    command = f"curl -s http://127.0.0.1:{port}/invocations -H 'Content-Type: application/json' -d '{body}'"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=True, timeout=120)
+    (top,) = json.loads(done.stdout)["predictions"]
+    assert [set(row) for row in top] == [{"class", "label", "probability"}] * 5
+    assert [row["probability"] for row in top] == sorted((row["probability"] for row in top), reverse=True)
+
+
+def test_an_image_can_be_posted_to_ours_as_it_is(ours: int, mlflows: int) -> None:
+    jpeg = encoded(images(1, size=(30, 40))[0], "JPEG")
+    status, answer = send(ours, jpeg, {"Content-Type": "image/jpeg"}, "/invocations?top_k=5&protocol=ten_crop")
+    text = base64.b64encode(jpeg).decode()
+    expected = post(mlflows, {"inputs": [text], "params": {"top_k": 5, "protocol": "ten_crop"}})
+    assert (status, json.loads(answer)["predictions"]) == expected
+    status, answer = send(ours, b"no image", {"Content-Type": "image/png"})
+    assert (status, b"no image of JPEG" in answer) == (400, True)
+    status, answer = send(ours, jpeg, {"Content-Type": "image/jpeg"}, "/invocations?top_k=many")
+    assert (status, b"top_k" in answer or b"many" in answer) == (400, True)
+
+
+@both
+def test_bad_requests_are_400_with_the_reason(port: int, registered: tuple[str, Path]) -> None:
+    good = base64.b64encode(encoded(images(1)[0])).decode()
     huge = base64.b64encode(bomb(10_000, 10_000)).decode()
     broken = base64.b64encode(encoded(images(1, size=(64, 64))[0], "JPEG")[:900]).decode()
     for body, message in [
@@ -116,14 +150,37 @@ def _refusals(url: str, good: str) -> None:
         (b"{", ""),
         (b"\xff", ""),
     ]:
-        status, answer = post(url, body)
+        status, answer = post(port, body)
         assert status == 400, (body, answer)
         assert message in answer
+    example = json.loads(next((registered[1] / "mlartifacts").rglob("serving_input_example.json")).read_text())
+    assert post(port, example)[0] == 200, "still alive, and the stored example can be posted"
 
 
-def test_the_loaded_model_is_the_served_one(served: tuple[str, Path]) -> None:
-    url, _ = served
-    model = mlflow.pyfunc.load_model("models:/digits-resnet8@best")
-    status, found = post(url, {"inputs": images(2).tolist()})
+def test_what_mlflow_answers_with_500_ours_refuses(ours: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.dumps({"inputs": images(1).tolist()}).encode()
+    assert send(ours, body, {})[0] == 415
+    for malformed in (b"[" * 100_000, b'{"inputs":[' + b"9" * 5000 + b"]}"):
+        assert send(ours, malformed, JSON)[0] == 400
+    assert send(ours, b" " * (serve.MOST_BYTES + 1), JSON)[0] == 413
+    assert send(ours, b"", {}, "/version", "GET")[0] == 200
+
+
+def test_of_500_malformed_requests_none_is_a_5xx_and_the_server_lives(ours: int) -> None:
+    draw = random.Random(1512)
+    statuses: Counter[int] = Counter()
+    for _ in range(500):
+        body, headers, path = request(draw)
+        status, answer = send(ours, body, headers, path)
+        assert status < 500, (body[:300], headers, path, answer[:300])
+        statuses[status] += 1
+    assert statuses[400] > 250, statuses
+    assert statuses[415] > 50, statuses
+    assert post(ours, {"inputs": images(2).tolist()})[0] == 200
+
+
+def test_the_loaded_model_is_the_served_one(mlflows: int, registered: tuple[str, Path]) -> None:
+    mlflow.set_tracking_uri(registered[0])
+    status, found = post(mlflows, {"inputs": images(2).tolist()})
     assert status == 200
-    assert np.abs(np.array(found) - model.predict(images(2))).max() < 1e-5
+    assert np.abs(np.array(found) - mlflow.pyfunc.load_model(MODEL).predict(images(2))).max() < 1e-5
