@@ -11,6 +11,10 @@ HOST ?= 127.0.0.1
 PORT ?= 5000
 TESTS ?=
 DVC_OPTIONS ?=
+JOBS ?= 1
+NODES ?= 2
+CPUS ?= 1
+SUBMIT_OPTIONS ?=
 PINS_OPTIONS ?=
 
 # DVC's stages and their children run the environment's python.
@@ -21,10 +25,10 @@ export MLFLOW_DISABLE_TELEMETRY ?= true
 export DVC_NO_ANALYTICS ?= 1
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help setup check lint types test reproduce bench ui plots pins clean distclean
+.PHONY: help setup check lint types test reproduce cluster cluster-down submit bench ui plots pins clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with the pinned packages (about two minutes and 7 GB); again only when the pins change
 
@@ -50,8 +54,17 @@ types: $(READY) ## mypy
 test: $(READY) ## the whole test suite (TESTS=tests/data for a part)
 	@$(BIN)/python -m pytest $(TESTS)
 
-reproduce: $(READY) ## run the experiment in params.yaml through DVC and print its table of results
-	@$(BIN)/python -m infra.reproduce $(DVC_OPTIONS)
+reproduce: $(READY) ## run the experiment in params.yaml through DVC and print its results (JOBS=2: two stages at once)
+	@$(BIN)/python -m infra.reproduce -j $(JOBS) $(DVC_OPTIONS)
+
+cluster: $(READY) ## start S3, MLflow and Ray on this machine's loopback (NODES, CPUS each)
+	@$(BIN)/python -m infra.cluster up --nodes $(NODES) --cpus $(CPUS)
+
+cluster-down: $(READY) ## stop what `make cluster` started
+	@$(BIN)/python -m infra.cluster down
+
+submit: $(READY) ## run the experiment as one job of the cluster and bring its results back (SUBMIT_OPTIONS)
+	@$(BIN)/python -m infra.submit $(SUBMIT_OPTIONS)
 
 bench: $(READY) ## measure the speed against what people would otherwise run
 	@$(BIN)/python -m benchmarks

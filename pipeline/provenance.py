@@ -42,10 +42,11 @@ def gather_provenance(parameters: dict[str, Any], data_digest: str, started: dat
 
 
 def code_version() -> dict[str, Any]:
-    """The git commit and whether the code differs from it; from GIT_COMMIT where there is no repository."""
+    """The git commit and whether the code differs from it; from GIT_COMMIT and GIT_DIRTY where there is no repository."""
     commit = _git("rev-parse", "HEAD")
     if commit is None:
-        return {"git_commit": os.environ.get("GIT_COMMIT"), "git_dirty": None}
+        dirty = {"true": True, "false": False}.get(os.environ.get("GIT_DIRTY", ""))
+        return {"git_commit": os.environ.get("GIT_COMMIT"), "git_dirty": dirty}
     return {"git_commit": commit, "git_dirty": bool(_git("status", "--porcelain", "--", *CODE))}
 
 

@@ -1,0 +1,269 @@
+"""The parts of the one-machine cluster: what each is started with, when it is ready, where it is found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shlex
+import shutil
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, ClassVar
+
+from infra import parts, processes
+
+HOST = "127.0.0.1"
+HEAD_ADDRESS = "127.0.0.2"
+"""Ray takes 127.0.0.1 for the machine's outside address."""
+BACKEND = "MLFLOW_BACKEND_STORE_URI"
+"""Names a database for MLflow, such as postgresql://…; otherwise SQLite in the cluster's folder."""
+STORE_BYTES = 300_000_000
+
+
+class LocalCluster:
+    """The cluster of one folder: its state (ports, processes) and its secrets, kept there between commands."""
+
+    USUAL_PORTS: ClassVar[dict[str, int]] = {"s3": 8333, "mlflow": 5001, "ray": 6379, "dashboard": 8265}
+
+    def __init__(self, folder: Path, state: dict[str, Any]) -> None:
+        self.folder = folder
+        self._state = state
+
+    @classmethod
+    def load(cls, folder: Path) -> LocalCluster:
+        """The cluster as the last command left it."""
+        path = folder / "state.json"
+        return cls(folder, json.loads(path.read_text(encoding="utf-8")) if path.exists() else {})
+
+    def running(self) -> dict[str, bool]:
+        """Each part that was started, and whether it lives."""
+        return {name: processes.find(record) is not None for name, record in self._processes.items()}
+
+    def where(self, name: str) -> str:
+        """A part's address."""
+        ports = self._state["ports"]
+        known = {"s3": self.endpoint, "mlflow": self.tracking_uri}
+        known["ray-head"] = f"{self.gcs}, dashboard and jobs http://{HOST}:{ports['dashboard']}"
+        return known.get(name) or f"{self._state['cpus']} CPU"
+
+    @property
+    def endpoint(self) -> str:
+        """The S3 server's URL."""
+        return f"http://{HOST}:{self._state['ports']['s3']}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's URL."""
+        return f"http://{HOST}:{self._state['ports']['mlflow']}"
+
+    @property
+    def gcs(self) -> str:
+        """Ray's address for drivers."""
+        return f"{HEAD_ADDRESS}:{self._state['ports']['ray']}"
+
+    def start(self, nodes: int, cpus: int, ports: dict[str, int]) -> None:
+        """Start every part that does not run, and wait until each answers. StartError when one does not.
+
+        Parts that died are started with the ports, keys and data they had; the number of nodes and CPUs is as given.
+        """
+        if "ports" not in self._state:
+            chosen = {name: processes.port(ports[name], usual) for name, usual in self.USUAL_PORTS.items()}
+            self._state |= {"ports": chosen, "processes": {}}
+        self._state |= {"cpus": cpus}
+        self._write_secrets()
+        self._start("s3", self._weed(), self._base(), self._s3_answers)
+        self._make_buckets()
+        waits = [self._begin("mlflow", *self._mlflow(), self._mlflow_answers)]
+        if processes.find(self._processes.get("ray-head")) is None:
+            self._state["ray_folder"] = tempfile.mkdtemp(prefix="ray-")  # a socket's path has to be short
+        waits.append(self._begin("ray-head", self._head(), self._node_environment(), self._dashboard_answers))
+        for wait in waits:
+            wait()
+        for number in range(1, nodes + 1):  # one by one: nodes that start at once in one session disturb each other
+            there = (lambda wanted: lambda: self._nodes_alive() >= wanted)(number + 1)
+            self._start(f"ray-node-{number}", self._node(number, cpus), self._node_environment(), there)
+        self._write_environment()
+
+    def stop(self) -> list[str]:
+        """Stop what was started here, the last first; the names of those that ran. Ray's logs are kept."""
+        stopped = [name for name in reversed(self._processes) if processes.stop(self._processes[name])]
+        if ray := self._state.pop("ray_folder", None):
+            with contextlib.suppress(OSError):
+                shutil.copytree(Path(ray) / "session_latest/logs", self.folder / "logs/ray", dirs_exist_ok=True)
+            shutil.rmtree(ray, ignore_errors=True)
+        self._state.pop("processes", None)
+        self._state.pop("ports", None)
+        (self.folder / "env").unlink(missing_ok=True)
+        self._save()
+        return stopped
+
+    def environment(self) -> dict[str, str]:
+        """What a user's shell needs to use the cluster."""
+        shell = {
+            "RAY_ADDRESS": self.gcs,
+            "RAY_API_SERVER_ADDRESS": f"http://{HOST}:{self._state['ports']['dashboard']}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self._token),
+        }
+        return shell | parts.client_environment(self.endpoint, self.tracking_uri, self._keys("project"))
+
+    @property
+    def _processes(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._state.get("processes", {})
+        return found
+
+    @property
+    def _token(self) -> Path:
+        return self.folder / "ray-token"
+
+    def _keys(self, name: str) -> parts.Keys:
+        return parts.Keys(**json.loads((self.folder / "secrets.json").read_text(encoding="utf-8"))[name])
+
+    def _write_secrets(self) -> None:
+        """Make keys and a token, once, in files of the owner's."""
+        path = self.folder / "secrets.json"
+        if not path.exists():
+            made = {
+                name: {"access_key": f"{name}-{secrets.token_hex(6)}", "secret_key": secrets.token_urlsafe(32)}
+                for name in ("admin", "project", "mlflow")
+            }
+            _write_private(path, parts.as_json(made))
+            _write_private(self._token, secrets.token_hex(32))
+        keys = [self._keys(name) for name in ("admin", "project", "mlflow")]
+        _write_private(self.folder / "s3.json", parts.as_json(parts.s3_identities(*keys)))
+
+    def _write_environment(self) -> None:
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment().items()]
+        _write_private(self.folder / "env", "".join(lines))
+
+    def _base(self) -> dict[str, str]:
+        """This shell's environment without another cluster's settings."""
+        kept = processes.environment_without("RAY_", "MLFLOW_", "AWS_", "RESNET_S3")
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
+        return kept | {"PYTHONUNBUFFERED": "1", "PATH": programs}
+
+    def _node_environment(self) -> dict[str, str]:
+        client = parts.client_environment(self.endpoint, self.tracking_uri, self._keys("project"))
+        return self._base() | parts.RAY_SETTINGS | client | {"RAY_AUTH_TOKEN_PATH": str(self._token)}
+
+    def _weed(self) -> list[str]:
+        program = _program("weed")
+        others = dict(zip(parts.WEED_PORTS, processes.free_ports(len(parts.WEED_PORTS)), strict=True))
+        data = self.folder / "s3"
+        data.mkdir(exist_ok=True)
+        config = str(self.folder / "s3.json")
+        return parts.weed_command(program, str(data), config, self._state["ports"]["s3"], others, HOST)
+
+    def _mlflow(self) -> tuple[list[str], dict[str, str]]:
+        backend = os.environ.get(BACKEND) or f"sqlite:///{self.folder / 'mlflow.db'}"
+        command = parts.mlflow_command(HOST, self._state["ports"]["mlflow"], workers=1)
+        keys = parts.client_environment(self.endpoint, self.tracking_uri, self._keys("mlflow"))
+        del keys["MLFLOW_TRACKING_URI"]
+        return command, self._base() | keys | parts.mlflow_environment(backend)
+
+    def _head(self) -> list[str]:
+        ports = self._state["ports"]
+        more = ["--num-cpus=0", f"--temp-dir={self._state['ray_folder']}", *_ray_ports()]
+        return _ray(parts.ray_head_command(HEAD_ADDRESS, ports["ray"], HOST, ports["dashboard"], *more))
+
+    def _node(self, number: int, cpus: int) -> list[str]:
+        address = f"127.0.0.{2 + number}"
+        return _ray(
+            parts.ray_worker_command(
+                self.gcs,
+                f"--node-ip-address={address}",
+                f"--num-cpus={cpus}",
+                "--include-log-monitor=false",  # the head's reads the logs of all, which lie in one folder here
+                *_ray_ports(),
+            )
+        )
+
+    def _begin(self, name: str, command: list[str], environment: dict[str, str], ready: Any) -> Any:
+        """Start a part unless it runs; what waits for it."""
+        if processes.find(self._processes.get(name)) is None:
+            self._state["processes"][name] = processes.start(name, command, environment, self.folder)
+            self._save()
+        record = self._processes[name]
+        return lambda: processes.wait_until(ready, name, record, self.folder)
+
+    def _start(self, name: str, command: list[str], environment: dict[str, str], ready: Any) -> None:
+        self._begin(name, command, environment, ready)()
+
+    def _save(self) -> None:
+        _write_private(self.folder / "state.json", parts.as_json(self._state))
+
+    def _s3_answers(self) -> bool:
+        # It has read its keys when it asks for some.
+        return _status_of(f"{self.endpoint}/{parts.BUCKET}") == 403
+
+    def _mlflow_answers(self) -> bool:
+        return _status_of(f"{self.tracking_uri}/health") == 200
+
+    def _dashboard_answers(self) -> bool:
+        return self._nodes_alive() >= 1
+
+    def _nodes_alive(self) -> int:
+        token = self._token.read_text(encoding="utf-8")
+        url = f"http://{HOST}:{self._state['ports']['dashboard']}/api/v0/nodes"
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                nodes = json.load(answer)["data"]["result"]["result"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+        return sum(node["state"] == "ALIVE" for node in nodes)
+
+    def _make_buckets(self) -> None:
+        import boto3
+
+        keys = self._keys("admin")
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=keys.access_key,
+            aws_secret_access_key=keys.secret_key,
+            region_name=parts.REGION,
+        )
+        there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+        for bucket in {parts.BUCKET, parts.MLFLOW_BUCKET} - there:
+            client.create_bucket(Bucket=bucket)
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        raise processes.StartError(f"there is no program {name}; `make setup` installs it")
+    return found
+
+
+def _ray(command: list[str]) -> list[str]:
+    return [_program("ray"), *command[1:], f"--object-store-memory={STORE_BYTES}"]
+
+
+def _ray_ports() -> list[str]:
+    """Ports that every node of one machine would otherwise take to be its own."""
+    names = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
+    return [f"--{name}={number}" for name, number in zip(names, processes.free_ports(len(names)), strict=True)]
+
+
+def _status_of(url: str) -> int | None:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+def _write_private(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    partial.replace(path)

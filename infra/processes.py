@@ -1,0 +1,107 @@
+"""Processes that outlive the command that started them: with a log, found again, stopped with their children."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+SECONDS_TO_END = 15
+LINES_SHOWN = 25
+
+
+class StartError(RuntimeError):
+    """A part did not come up; the message has the end of its log."""
+
+
+def start(name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """Start `command` in a session of its own, writing to `folder`/logs/`name`.log; the record by which it is known."""
+    path = folder / "logs" / f"{name}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
+
+
+def find(record: Mapping[str, Any] | None) -> psutil.Process | None:
+    """The process of a record, if it lives; another that has its number by now is not taken for it."""
+    if record is None:
+        return None
+    try:
+        process = psutil.Process(record["pid"])
+        same = abs(process.create_time() - record["created"]) < 1
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def stop(record: Mapping[str, Any] | None) -> bool:
+    """End the process and its descendants, by force if need be; whether it lived."""
+    process = find(record)
+    if process is None:
+        return False
+    family = [process, *process.children(recursive=True)]
+    process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=SECONDS_TO_END)
+    for one in alive:
+        one.kill()
+    psutil.wait_procs(alive, timeout=SECONDS_TO_END)
+    return True
+
+
+def wait_until(
+    ready: Callable[[], bool], name: str, record: Mapping[str, Any], folder: Path, seconds: float = 120
+) -> None:
+    """Wait until `ready()`; StartError with the end of the log when the process ends before, or in `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        dead = find(record) is None
+        if dead or time.monotonic() > deadline:
+            log = folder / "logs" / f"{name}.log"
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES_SHOWN:]
+            reason = "ended" if dead else f"did not answer within {seconds:.0f} s"
+            raise StartError(f"{name} {reason}; {log} ends with\n" + "\n".join(lines))
+        time.sleep(0.2)
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of loopback that nobody listens on."""
+    sockets = [socket.socket() for _ in range(number)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def port(wanted: int, usual: int) -> int:
+    """The port asked for; for 0 the usual one, or any free one where that is taken."""
+    if wanted:
+        return wanted
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", usual))
+        except OSError:
+            return free_ports(1)[0]
+    return usual
+
+
+def environment_without(*prefixes: str) -> dict[str, str]:
+    """This process's environment, less the variables that begin so."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
