@@ -34,7 +34,7 @@ PAUSES = (1, 5, 15, 30, 60)
 
 def main(arguments: list[str]) -> int:
     """Run the experiment's stages and deliver each as it is done; 0 when all succeeded, 2 for refused parameters."""
-    options = _parse(arguments)
+    options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _stopped)
     with tempfile.TemporaryDirectory(prefix=f"{job_id()}-", ignore_cleanup_errors=True) as name:
         folder = Path(name) / "clone"
@@ -52,7 +52,8 @@ def main(arguments: list[str]) -> int:
     return code
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(prog="python -m infra.job", description=__doc__)
     parser.add_argument("-j", "--jobs", type=int, default=2, help="stages at once (default: %(default)s)")
     parser.add_argument(
@@ -61,7 +62,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--commit", help="the commit that the code is of, where it came without `make submit`")
     parser.add_argument("--force", action="store_true", help="run every stage, whatever DVC finds")
     parser.add_argument("targets", nargs="*", help="stages, with those before them (default: all)")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def job_id() -> str:

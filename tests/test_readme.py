@@ -17,6 +17,7 @@ import yaml
 from dvc.cli.parser import get_main_parser
 from dvc.utils.hydra import compose_and_dump
 
+from infra.job import parser as job_parser
 from pipeline.config import check_networks, load_params
 from pipeline.report import names
 from tools.results_page import PAGE, results_page
@@ -137,13 +138,18 @@ def test_not_run_is_said_only_of_what_has_no_results() -> None:
 def test_command_is_there(command: str, tmp_path: Path) -> None:
     program, *arguments = shlex.split(command)
     if program == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
-        assert set(arguments) <= set(targets)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert {word for word in arguments if "=" not in word} <= set(targets)
     elif program == "python":
         assert arguments[0] == "-m"
         assert importlib.util.find_spec(arguments[1]) is not None
     elif program == "source":
-        assert arguments == [".venv/bin/activate"]
+        assert arguments in ([".venv/bin/activate"], [".cluster/env"])
+    elif program == "ray":
+        assert arguments[:2] == ["job", "submit"]
+        entry = arguments[arguments.index("--") + 1 :]
+        assert entry[:2] == ["python", "-m"]
+        job_parser().parse_args(entry[3:])
     else:
         assert program == "dvc"
         choices = get_main_parser().parse_args(arguments)
