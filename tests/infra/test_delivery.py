@@ -1,0 +1,103 @@
+"""What a job brings back: whole, verified, and never over what was changed meanwhile."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from infra import delivery
+from infra.delivery import DeliveryError
+
+pytestmark = pytest.mark.slow
+
+RESULTS = {
+    "results/errors.json": "cat source.txt > results/errors.json",
+    "results/tables": "mkdir -p results/tables; cp source.txt results/tables/$(cat source.txt).csv",
+}
+STAGE = {
+    "cmd": ["mkdir -p results && rm -rf results/tables", *RESULTS.values(), "cp source.txt model.bin"],
+    "deps": ["source.txt"],
+    "outs": ["model.bin", *({path: {"cache": False}} for path in RESULTS)],
+}
+
+
+@pytest.fixture
+def clones(tmp_path: Path) -> tuple[Path, Path]:
+    """A clone in which the stage ran with the text 'old', and another for the job."""
+    here = tmp_path / "here"
+    here.mkdir()
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=here, check=True)
+    (here / "source.txt").write_text("old", encoding="utf-8")
+    stages = {"train": STAGE, "other": {"cmd": "true", "deps": ["source.txt"]}}
+    (here / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=here, check=True)
+    shutil.copytree(here, tmp_path / "there")
+    return here, tmp_path / "there"
+
+
+def run_job(there: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(there)
+    base = delivery.digests(delivery.files_under(["results"]))
+    (there / "source.txt").write_text("new", encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", "-s", "train"], check=True)
+    Path(place).mkdir(exist_ok=True)  # a bucket has no folders to make
+    delivery.send(place, ["train"], base=base)
+
+
+def test_results_and_lock_entries_arrive_and_others_stay(
+    clones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = clones
+    place = str(tmp_path / "place")
+    monkeypatch.chdir(here)
+    with pytest.raises(DeliveryError, match="delivered nothing yet"):
+        delivery.receive(place)
+    run_job(there, place, monkeypatch)
+    before = yaml.safe_load((here / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    monkeypatch.chdir(here)
+    (here / "source.txt").write_text("new", encoding="utf-8")
+    assert delivery.receive(place) == ["train"]
+    assert (here / "results/errors.json").read_text(encoding="utf-8") == "new"
+    assert [path.name for path in (here / "results/tables").iterdir()] == ["new.csv"], "what is no longer there goes"
+    after = yaml.safe_load((here / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    theirs = yaml.safe_load((there / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    assert after == {"train": theirs["train"], "other": before["other"]}
+    assert delivery.receive(place) == ["train"], "again, the same"
+
+
+def test_what_was_changed_here_meanwhile_is_not_overwritten(
+    clones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = clones
+    place = str(tmp_path / "place")
+    run_job(there, place, monkeypatch)
+    monkeypatch.chdir(here)
+    (here / "results/errors.json").write_text("mine", encoding="utf-8")
+    lock = (here / "dvc.lock").read_bytes()
+    with pytest.raises(DeliveryError, match=r"results/errors\.json"):
+        delivery.receive(place)
+    assert (here / "results/errors.json").read_text(encoding="utf-8") == "mine"
+    assert (here / "dvc.lock").read_bytes() == lock
+    delivery.receive(place, force=True)
+    assert (here / "results/errors.json").read_text(encoding="utf-8") == "new"
+
+
+def test_damage_on_the_way_is_noticed_and_nothing_is_written(
+    clones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = clones
+    place = tmp_path / "place"
+    run_job(there, str(place), monkeypatch)
+    note = json.loads((place / delivery.NOTE).read_text(encoding="utf-8"))
+    (place / note["files"]["results/errors.json"]).write_text("nex", encoding="utf-8")
+    monkeypatch.chdir(here)
+    with pytest.raises(DeliveryError, match="not what the job sent"):
+        delivery.receive(str(place))
+    assert (here / "results/errors.json").read_text(encoding="utf-8") == "old"
+    assert [path.name for path in (here / "results/tables").iterdir()] == ["old.csv"]
