@@ -17,6 +17,7 @@ from pipeline.cluster.checkpoints import checkpoint_name, storage_path
 from pipeline.cluster.mailbox import Rows, leave, mailbox
 from pipeline.cluster.progress import Progress
 from pipeline.cluster.ray_session import cores
+from pipeline.memory import reuse_freed_memory
 from pipeline.schema import Cluster
 from pipeline.training.session import RunSpec, Session
 
@@ -117,6 +118,7 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     _set_logging()
+    reuse_freed_memory()
     spec, settings = config["spec"], config["settings"]
     torch.set_num_threads(settings.threads)
     session = Session(spec, device=get_device(), loader_processes=settings.loader_processes)
