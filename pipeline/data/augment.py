@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.data.statistics import InputStatistics
-from pipeline.schema import Augmentation
+if TYPE_CHECKING:
+    from pipeline.data.statistics import InputStatistics
+    from pipeline.schema import Augmentation
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,14 @@ def crops(images: Tensor, top: np.ndarray, left: np.ndarray, mirror: np.ndarray,
     rows = top[:, None] + steps
     columns = left[:, None] + np.where(mirror[:, None], steps[::-1], steps)
     across = torch.arange(images.shape[0], device=images.device)[:, None, None]
-    down = torch.from_numpy(rows).to(images.device)[:, :, None]
-    return images[across, down, torch.from_numpy(columns).to(images.device)[:, None, :]]
+    down = sent(rows, images.device)[:, :, None]
+    return images[across, down, sent(columns, images.device)[:, None, :]]
+
+
+def sent(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array on the device; to a GPU through pinned memory, so that this process goes on without waiting."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def pad_zeros(images: Tensor, pad: int) -> Tensor:

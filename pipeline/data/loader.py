@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.augment import Draws, color_noise, crop_offset, crops, pad_zeros
+from pipeline.data.augment import Draws, color_noise, crop_offset, crops, pad_zeros, sent
 from pipeline.data.batches import Encoded, Share, Views, batches_of
 from pipeline.data.nvjpeg import decoded_views
 from pipeline.data.plan import Plan
@@ -50,7 +50,7 @@ class TrainingLoader:
         bounds = (batch_size * rank // world_size, batch_size * (rank + 1) // world_size)
         plan = Plan(len(indices), batch_size, seed)
         self._share = Share(split, np.asarray(indices), plan, augmentation, *bounds)
-        self._labels = torch.from_numpy(np.array(split.labels))
+        self._labels = np.array(split.labels)
         self._statistics, self._augmentation = statistics, augmentation
         self._processes, self._device = processes, torch.device(device)
         self._on_device = jpeg_decoder == "nvjpeg" and split.shape is None
@@ -66,8 +66,7 @@ class TrainingLoader:
         """
         inputs = self._whole_batches(start) if self._as_stored else self._view_batches(start)
         for iteration, images in zip(itertools.count(start), inputs, strict=False):
-            labels = self._labels[self._share.images(iteration)]
-            yield images, labels.to(self._device, non_blocking=True)
+            yield images, sent(self._labels[self._share.images(iteration)], self._device)
 
     @property
     def _as_stored(self) -> bool:
@@ -91,13 +90,23 @@ class TrainingLoader:
 
     def _whole_batches(self, start: int) -> Iterator[Tensor]:
         for iteration in itertools.count(start):
-            pixels = torch.from_numpy(self._pixels[self._share.images(iteration)]).to(self._device)
+            pixels = self._chosen(self._share.images(iteration))
             draws = self._share.draws(iteration)
             yield self._padded(pixels, draws) if self._augmentation.pad else self._cropped(pixels, draws)
+
+    def _chosen(self, images: np.ndarray) -> Tensor:
+        """Stored images by position, on the device; a GPU has them all, and is told the positions."""
+        if self._device.type == "cpu":
+            return torch.from_numpy(self._pixels[images])
+        return self._resident[sent(images, self._device)]
 
     @functools.cached_property
     def _pixels(self) -> np.ndarray:
         return self._split.array()
+
+    @functools.cached_property
+    def _resident(self) -> Tensor:
+        return torch.from_numpy(self._split.array().copy()).to(self._device)
 
     def _padded(self, pixels: Tensor, draws: Draws) -> Tensor:
         """The mean is subtracted, and colour added, before the zeros are put around the image."""

@@ -80,6 +80,13 @@ class InputStatistics:
         resized = functional.interpolate(image, size=(height, width), mode="bilinear", antialias=True)
         return resized[0].permute(1, 2, 0).contiguous().numpy()
 
+    @functools.lru_cache(maxsize=16)  # noqa: B019 - as above; without it a GPU would be waited for at each batch
+    def rows_for(self, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """Mean (height or 1, width, 3) and deviation (1, width, 3) on the device, as rows of pixels."""
+        mean = _as_rows(torch.from_numpy(self.mean_for(height, width)), width).to(device)
+        std = None if self.std is None else _as_rows(torch.from_numpy(self.std), width).to(device)
+        return mean, std
+
 
 def normalise(images: Tensor, statistics: InputStatistics, shift: Tensor | None = None) -> Tensor:
     """Images uint8 (N, h, w, 3) as network input, float32 (N, 3, h, w) in channels_last order: (x - mean) / std.
@@ -88,8 +95,7 @@ def normalise(images: Tensor, statistics: InputStatistics, shift: Tensor | None 
     a colour that is added to each image's result.
     """
     width, device = images.shape[2], images.device
-    mean = _as_rows(torch.from_numpy(statistics.mean_for(images.shape[1], width)), width).to(device)
-    std = None if statistics.std is None else _as_rows(torch.from_numpy(statistics.std), width).to(device)
+    mean, std = statistics.rows_for(images.shape[1], width, device)
     added = None if shift is None else _as_rows(shift, width).to(device, non_blocking=True)[:, None]
     inputs = torch.empty(images.shape, device=images.device)
     # large images one by one on the CPU, so that the mean stays in its cache
