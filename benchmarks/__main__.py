@@ -30,6 +30,7 @@ SCRIPTS = {
     "cifar_training": ["--images", "1000", "--seconds", "1", "--rounds", "2"],
     "imagenet_training": ["--images", "64", "--iterations", "1", "--rounds", "1"],
     "evaluation": ["--images", "8", "--images-together", "2", "--images-a-round", "4", "--rounds", "1"],
+    "ensembles": ["--runs", "4", "--images", "2000"],
     "overhead": ["--images", "1000", "--iterations", "40", "--checkpoint-every", "20", "--rounds", "1"],
 }
 """What each runs with under --quick: enough to see that it works, too little to be believed."""

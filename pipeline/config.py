@@ -11,10 +11,12 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.refusals import explain, read_yaml
-from pipeline.schema import Augmentation, Cluster, Data, Evaluation, Plateau, Report, Run, Training
+from pipeline.schema import Augmentation, Cluster, Data, EnsembleSearch, Evaluation, Plateau, Report, Run, Training
 from pipeline.section import Name, Section
 
 PARAMS_FILE = Path("params.yaml")
+MOST_CANDIDATES = 12
+"""Of an exhaustive search for an ensemble: 4,095 subsets."""
 RUN_PATTERN = re.compile(r"^(?P<network>[a-z][a-z0-9_]*)-s(?P<seed>\d+)$")
 
 
@@ -28,6 +30,7 @@ class Params(Section):
     runs: dict[str, Run] = Field(min_length=1)
     evaluation: Evaluation
     ensembles: dict[Name, list[str]]
+    ensemble_searches: dict[Name, EnsembleSearch] = Field(default_factory=dict)
     report: Report
     cluster: Cluster
 
@@ -92,6 +95,7 @@ def _problems(params: Params) -> list[str]:
     return [
         *_run_problems(params),
         *_ensemble_problems(params),
+        *_search_problems(params),
         *_mean_problems(params),
         *_holdout_problems(params),
     ]
@@ -118,6 +122,30 @@ def _ensemble_problems(params: Params) -> list[str]:
             problems.append(f"ensembles.{name}: no run {', '.join(unknown)}; there are: {', '.join(params.runs)}")
         if len(set(members)) < 2 or len(set(members)) < len(members):
             problems.append(f"ensembles.{name}: {members} must name at least two runs, each once")
+    return problems
+
+
+def _search_problems(params: Params) -> list[str]:
+    problems = []
+    for name, search in params.ensemble_searches.items():
+        key, candidates = f"ensemble_searches.{name}", search.candidates or list(params.runs)
+        unknown = [run for run in candidates if run not in params.runs]
+        if name in params.ensembles:
+            problems.append(f"{key}: there is an ensemble of this name already; choose another")
+        if unknown:
+            problems.append(f"{key}.candidates: no run {', '.join(unknown)}; there are: {', '.join(params.runs)}")
+        if len(set(candidates)) < 2 or len(set(candidates)) < len(candidates):
+            problems.append(f"{key}.candidates: {candidates} must name at least two runs, each once")
+        if search.search == "exhaustive" and len(candidates) > MOST_CANDIDATES:
+            problems.append(
+                f"{key}.search: 'exhaustive' of {len(candidates)} candidates has too many subsets;"
+                f" use 'greedy' for more than {MOST_CANDIDATES}"
+            )
+        if search.select_on == "holdout" and not params.data.holdout.kept:
+            problems.append(
+                f"{key}.select_on: 'holdout' needs images that are held out of training, but data.holdout.images is 0"
+                " or train_on true; use 'half'"
+            )
     return problems
 
 

@@ -54,6 +54,11 @@ def checkpoints_dir() -> Path:
     return Path("checkpoints")
 
 
+def parts_dir(experiment: str, run: str) -> Path:
+    """What an unfinished evaluation has predicted so far."""
+    return checkpoints_dir() / "evaluation" / experiment / run
+
+
 def lock_file(name: str) -> Path:
     """The lock that one stage's process holds while it works."""
     return Path("checkpoints") / ".locks" / f"{name}.lock"

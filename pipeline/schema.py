@@ -215,6 +215,23 @@ class MultiScale(Section):
     """Average with the mirror image's scores; not stated in the paper."""
     average: Literal["softmax", "scores"]
     """Average probabilities, or scores before the softmax; not stated in the paper."""
+    report_others: bool = False
+    """Report the three other combinations of `mirror` and `average` too, from the same forward passes."""
+
+    @property
+    def way(self) -> str:
+        """This combination's name, of those in `ways`."""
+        return f"multi_scale_{self.average}{'' if self.mirror else '_unmirrored'}"
+
+    def ways(self) -> dict[str, MultiScale]:
+        """All four combinations of what the paper leaves open, by name, this one among them."""
+        averages: tuple[Literal["softmax", "scores"], ...] = ("softmax", "scores")
+        found = [
+            self.model_copy(update={"mirror": mirror, "average": average, "report_others": False})
+            for average in averages
+            for mirror in (True, False)
+        ]
+        return {protocol.way: protocol for protocol in found}
 
 
 class SingleView(Section):
@@ -243,12 +260,29 @@ class Evaluation(Section):
     """Views that go through the network at once; changes speed, not results."""
     precision: Precision
     protocols: Protocols
+    unlabelled_split: Literal["test", "val"] | None = None
+    """A split without labels that is predicted too, for a submission to a test server; null for none."""
 
     @model_validator(mode="after")
     def _some(self) -> Evaluation:
         if not self.protocols.chosen():
             raise ValueError(f"protocols: none is set; allowed: {', '.join(Protocols.model_fields)}")
         return self
+
+
+class EnsembleSearch(Section):
+    """An ensemble whose members are chosen on images other than those that it is reported on."""
+
+    search: Literal["greedy", "exhaustive"]
+    """greedy: forward selection, a member at a time while the top-1 error falls; exhaustive: the best subset."""
+    candidates: list[str] | None
+    """Runs to choose from; null for all."""
+    select_on: Literal["holdout", "half"]
+    """The held-out training images, or a drawn half of the evaluated split, whose other half then reports."""
+    most: int = Field(ge=2)
+    """Members at most."""
+    seed: int = Field(ge=0)
+    """Of the half's draw."""
 
 
 class Cluster(Section):

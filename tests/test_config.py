@@ -144,6 +144,20 @@ def test_value_is_named_with_what_is_allowed(digits: dict[str, Any], key: str, v
         ),
         ("ensembles/resnets", ["resnet20-s0"], "ensembles.resnets: ['resnet20-s0'] must name at least two runs"),
         ("ensembles/resnets", ["resnet20-s0", "resnet20-s0"], "must name at least two runs, each once"),
+        (
+            "ensemble_searches/searched/candidates",
+            ["resnet20-s0", "resnet1-s0"],
+            "ensemble_searches.searched.candidates: no run resnet1-s0; there are: plain20",
+        ),
+        ("ensemble_searches/searched/candidates", ["resnet20-s0"], "must name at least two runs, each once"),
+        (
+            "ensemble_searches/resnets",
+            {"search": "greedy", "candidates": None, "select_on": "half", "most": 3, "seed": 0},
+            "ensemble_searches.resnets: there is an ensemble of this name already",
+        ),
+        ("ensemble_searches/searched/search", "best", "'best' is not allowed: Input should be 'greedy'"),
+        ("ensemble_searches/searched/members", 3, "ensemble_searches.searched.members: unknown key"),
+        ("data/holdout/images", 0, "ensemble_searches.searched.select_on: 'holdout' needs images that are held out"),
         ("runs/resnet20", {"training": {}}, "runs.resnet20: a run is named <network>-s<seed>"),
         (
             "runs/resnet20-s0/training",

@@ -24,7 +24,7 @@ Declared = dict[str, list["Declaration"]]
 ABSENT = "absent"
 
 NEUTRAL = re.compile(
-    r"experiment|report\..*|cluster\..*|evaluation\.batch_size"
+    r"experiment|report\..*|cluster\..*|evaluation\.batch_size|ensemble_searches(\..*)?|.*\.report_others"
     r"|data\.(url|store|keep|shard_images|memory_mib|on_bad_image|max_pixels)"
 )
 """What changes no figure: names, places, sizes of portions, and what is done with images that the data don't have."""

@@ -43,13 +43,13 @@ class Predictor:
         precision: str = "fp32",
         batch_size: int = 512,
     ) -> None:
-        self._device = torch.device(device)
-        self.network = network.to(self._device).to(memory_format=torch.channels_last).eval()
+        self.device = torch.device(device)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self._folded = fold_batch_norm(self.network).to(memory_format=torch.channels_last)
         self._statistics = statistics
         self._batch_size = batch_size
         self.class_names = tuple(class_names)
-        self.precision = resolve_precision(precision, self._device)
+        self.precision = resolve_precision(precision, self.device)
 
     @classmethod
     def load(
@@ -68,7 +68,7 @@ class Predictor:
         """
         _check(images)
         if isinstance(protocol, MultiScale):
-            return self._multi_scale(images, protocol)
+            return self._multi_scale(images, protocol, {protocol.way: protocol})[protocol.way]
         return self._mean_over_views(images, _views_of(protocol), isinstance(protocol, TenCrop), self._softmax)
 
     def inputs(self, images: Images, protocol: SingleView | CenterCrop) -> Iterator[torch.Tensor]:
@@ -77,31 +77,52 @@ class Predictor:
         for _, views in _batches(images, _views_of(protocol), self._batch_size):
             yield self._normalised(views.squeeze(1))
 
-    def _multi_scale(self, images: Images, protocol: MultiScale) -> np.ndarray:
-        average_softmax = protocol.average == "softmax"
+    @torch.inference_mode()
+    def predict_ways(self, images: Images, protocol: MultiScale) -> dict[str, np.ndarray]:
+        """Probabilities by all four ways of averaging (`MultiScale.ways`), from one forward pass a view."""
+        _check(images)
+        return self._multi_scale(images, protocol, protocol.ways())
 
-        def scores(pixels: torch.Tensor) -> torch.Tensor:
-            found = self._forward(lambda x: score_map(self._folded, x).mean((2, 3)), pixels)
-            return found.softmax(1) if average_softmax else found
+    def _multi_scale(self, images: Images, protocol: MultiScale, ways: dict[str, MultiScale]) -> dict[str, np.ndarray]:
+        total = {name: np.zeros((len(images), len(self.class_names)), np.float64) for name in ways}
+        mirror = any(way.mirror for way in ways.values())
+        for side in protocol.shorter_sides:
+            for indices, scores in self._outputs(images, _whole(side), mirror, self._dense_scores):
+                for name, way in ways.items():
+                    seen = scores if way.mirror else scores[:1]
+                    seen = seen.softmax(3) if way.average == "softmax" else seen
+                    total[name][indices] += seen.mean((0, 2)).cpu().numpy()
+        return {
+            name: self._as_probabilities(total[name] / len(protocol.shorter_sides), way) for name, way in ways.items()
+        }
 
-        scales = [
-            self._mean_over_views(images, _whole(side), protocol.mirror, scores) for side in protocol.shorter_sides
-        ]
-        mean = torch.from_numpy(np.mean(scales, axis=0))
-        return (mean if average_softmax else mean.softmax(1)).numpy()
+    @staticmethod
+    def _as_probabilities(mean: np.ndarray, way: MultiScale) -> np.ndarray:
+        found = mean.astype(np.float32)
+        return found if way.average == "softmax" else torch.from_numpy(found).softmax(1).numpy()
+
+    def _dense_scores(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self._forward(lambda x: score_map(self._folded, x).mean((2, 3)), pixels)
 
     def _mean_over_views(
         self, images: Images, cut: Cut, mirror: bool, function: Callable[[torch.Tensor], torch.Tensor]
     ) -> np.ndarray:
         """`function`'s rows (N, classes), averaged over an image's views and, with `mirror`, their mirror images."""
         rows = np.empty((len(images), len(self.class_names)), np.float32)
+        for indices, outputs in self._outputs(images, cut, mirror, function):
+            rows[indices] = outputs.mean((0, 2)).cpu().numpy()
+        return rows
+
+    def _outputs(
+        self, images: Images, cut: Cut, mirror: bool, function: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Indices and `function`'s rows (1 or 2, n, v, classes) of n images' views, as they are and mirrored."""
         for indices, views in _batches(images, cut, self._batch_size // (2 if mirror else 1)):
             pixels = self._normalised(views.flatten(0, 1))
             if mirror:
                 pixels = torch.cat([pixels, pixels.flip(3)])
             outputs = function(pixels)
-            rows[indices] = outputs.view(-1, *views.shape[:2], outputs.shape[1]).mean((0, 2)).cpu().numpy()
-        return rows
+            yield indices, outputs.view(-1, *views.shape[:2], outputs.shape[1])
 
     def _softmax(self, pixels: torch.Tensor) -> torch.Tensor:
         return self._forward(self._folded, pixels).softmax(1)
@@ -110,12 +131,12 @@ class Predictor:
         """`function` of (n, 3, h, w), at most `batch_size` at once, in fp32."""
         outputs = []
         for part in pixels.split(self._batch_size):
-            with autocast(self.precision, self._device):
+            with autocast(self.precision, self.device):
                 outputs.append(function(part).float())
         return torch.cat(outputs)
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
-        return normalise(images.to(self._device), self._statistics)
+        return normalise(images.to(self.device), self._statistics)
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

@@ -1,0 +1,185 @@
+"""Predictions in parts of a split's images, which any machine can make and an interrupted evaluation finds again."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.data.store import Split
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.predictor import Predictor, Protocol
+from pipeline.models.saved import CARD, INPUT, WEIGHTS
+from pipeline.provenance import digest_of
+from pipeline.schema import MultiScale
+from pipeline.storage import atomic_file, sha256_file
+
+PART_IMAGES = 1024
+"""Images of a part at most."""
+Rows = dict[str, np.ndarray]
+"""Probabilities, float32 (images, classes), by the name of the protocol."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of a split, predicted by one protocol."""
+
+    name: str
+    """The predictions' name: the protocol's, or holdout."""
+    split: str
+    protocol: Protocol
+    indices: np.ndarray
+    """Positions in the split, int64."""
+    of: int
+    """Images of all parts of this name: the manifest's count for a whole split."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker on any machine needs besides a part."""
+
+    identity: str
+    """Digest of weights, data and precision."""
+    files: dict[str, np.ndarray]
+    """The model folder's content by file name, as bytes."""
+    splits: dict[str, Split]
+    precision: str
+    batch_size: int
+    gpu: bool
+    threads: int | None
+    """Of torch; None leaves what the process has."""
+
+
+RunParts = Callable[[Callable[[Job, Part], Rows], Job, Sequence[Part]], Iterable[tuple[Part, Rows]]]
+"""Applies a function to a job and each of its parts; gives parts and results as they are ready, in any order."""
+
+
+class Evaluator:
+    """A job's predictor, in the process that predicts."""
+
+    def __init__(self, job: Job) -> None:
+        self.identity = job.identity
+        device = "cuda" if job.gpu and torch.cuda.is_available() else "cpu"
+        with tempfile.TemporaryDirectory(prefix="model-") as name:
+            for file, content in job.files.items():
+                (Path(name) / file).write_bytes(content.tobytes())
+            self.predictor = Predictor.load(name, device=device, precision=job.precision, batch_size=job.batch_size)
+
+
+_kept: list[Evaluator] = []
+"""The last job's, so that a worker loads a network once for all its parts."""
+
+
+def predictor_of(job: Job) -> Predictor:
+    """The job's predictor, made at its first use in this process."""
+    if not _kept or _kept[0].identity != job.identity:
+        _kept[:] = [Evaluator(job)]
+    return _kept[0].predictor
+
+
+def make_job(
+    model: Path,
+    splits: dict[str, Split],
+    data_digest: str,
+    *,
+    precision: str,
+    batch_size: int,
+    gpu: bool,
+    threads: int | None,
+) -> Job:
+    """The job of a model folder on the splits of a store."""
+    files = {name: np.fromfile(model / name, np.uint8) for name in (WEIGHTS, CARD, INPUT)}
+    digests = {name: sha256_file(model / name) for name in files}
+    device = "cuda" if gpu else "cpu"
+    identity = digest_of([digests, data_digest, precision, device, torch.__version__])
+    return Job(identity, files, splits, precision, batch_size, gpu, threads)
+
+
+def plan(name: str, split: Split, protocol: Protocol, tasks: int, indices: np.ndarray | None = None) -> list[Part]:
+    """The parts of a split's images (or those at `indices`), in order: of equal size, enough for `tasks` at once."""
+    chosen = np.arange(split.n_images) if indices is None else np.asarray(indices)
+    size = max(1, min(PART_IMAGES, -(-len(chosen) // tasks)))
+    starts = range(0, len(chosen), size)
+    return [Part(name, split.name, protocol, chosen[start : start + size], len(chosen)) for start in starts]
+
+
+def predict_part(job: Job, part: Part) -> Rows:
+    """A part's probabilities; those of `MultiScale.ways` too where the protocol asks for them."""
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
+    predictor, split = predictor_of(job), job.splits[part.split]
+    images = [split.image(int(i)) for i in part.indices]
+    protocol = part.protocol
+    if not isinstance(protocol, MultiScale) or not protocol.report_others:
+        return {part.name: predictor.predict(images, protocol)}
+    ways = predictor.predict_ways(images, protocol)
+    return {part.name: ways.pop(protocol.way), **ways}
+
+
+def in_turn(function: Callable[[Job, Part], Rows], job: Job, parts: Sequence[Part]) -> Iterator[tuple[Part, Rows]]:
+    """Runs the parts here, one after another."""
+    return ((part, function(job, part)) for part in parts)
+
+
+def predict_parts(
+    job: Job, parts: Sequence[Part], folder: Path, run: RunParts = in_turn
+) -> Iterator[tuple[Part, Rows]]:
+    """The parts' probabilities in the parts' order, each part kept in `folder` as soon as it is made.
+
+    Parts that are there already, of the same job, protocol and images, are not made again. ValueError where a part
+    comes back with other rows than its images.
+    """
+    files = {id(part): folder / f"{_identity(job, part)}.npz" for part in parts}
+    absent = [part for part in parts if _read(files[id(part)], len(part.indices)) is None]
+    names = {_identity(job, part): part for part in absent}
+    for made, rows in run(predict_part, job, absent) if absent else ():
+        part = names.pop(_identity(job, made))
+        _check(part, rows)
+        with atomic_file(files[id(part)]) as partial, open(partial, "wb") as file:
+            np.savez(file, **rows)  # type: ignore[arg-type]  # the stub takes the rows for the keyword allow_pickle
+    if names:
+        raise ValueError(f"{len(names)} of {len(parts)} parts were not predicted; run the evaluate stage again")
+    for part in parts:
+        kept = _read(files[id(part)], len(part.indices))
+        if kept is None:
+            raise ValueError(f"{files[id(part)]}: gone while it was needed; run the evaluate stage again")
+        yield part, kept
+
+
+def assemble(made: Iterable[tuple[Part, Rows]], splits: dict[str, Split]) -> Iterator[tuple[str, Predictions]]:
+    """Predictions by name, from parts that lie together; ValueError unless each image of theirs is there once."""
+    for name, group in itertools.groupby(made, key=lambda pair: pair[0].name):
+        parts, rows = zip(*group, strict=True)
+        indices, split = np.concatenate([part.indices for part in parts]), splits[parts[0].split]
+        if len(indices) != parts[0].of or len(np.unique(indices)) != parts[0].of:
+            raise ValueError(f"{name}: {len(np.unique(indices))} images in {len(indices)} rows, not {parts[0].of}")
+        ids = np.array([split.keys[int(i)] for i in indices])
+        for output in rows[0]:
+            found = np.concatenate([each[output] for each in rows])
+            yield output, Predictions(ids, split.labels[indices], found)
+
+
+def _identity(job: Job, part: Part) -> str:
+    images = [part.split, len(part.indices), digest_of(part.indices.tolist())]
+    return digest_of([job.identity, part.name, part.protocol.model_dump(mode="json"), images])[:32]
+
+
+def _read(path: Path, n_images: int) -> Rows | None:
+    """A part as it was kept; None for one that is missing or broken."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            rows = {name: arrays[name] for name in arrays.files}
+    except Exception:  # numpy and zipfile raise errors of any kind on broken files
+        return None
+    return rows if all(len(each) == n_images for each in rows.values()) else None
+
+
+def _check(part: Part, rows: Rows) -> None:
+    for name, each in rows.items():
+        if len(each) != len(part.indices) or not np.isfinite(each).all():
+            raise ValueError(f"{name}: {len(each)} rows for {len(part.indices)} images, or rows that are not finite")
