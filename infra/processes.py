@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -55,10 +56,13 @@ def stop(record: Mapping[str, Any] | None) -> bool:
     if process is None:
         return False
     family = [process, *process.children(recursive=True)]
-    process.terminate()
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.terminate()
     _, alive = psutil.wait_procs(family, timeout=SECONDS_TO_END)
     for one in alive:
-        one.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
     psutil.wait_procs(alive, timeout=SECONDS_TO_END)
     return True
 
