@@ -18,6 +18,8 @@ VIEW = "errors"
 _SHARED_VIEW = "mlflow.sharedViewState."
 """Begins the key of an experiment's tag that holds a view, as the pages' own "Share" writes it."""
 _FILTER = "tags.kind != 'report'"
+_CHARTS = "^(training|test|holdout)/error$|top1_error$"
+"""Which charts are shown, as a regular expression: the curves, and the errors at the end."""
 _TAGS = ("kind", "seed", "precision")
 _SEARCHED = 50
 
@@ -66,6 +68,7 @@ def view_state(runs: Sequence[Run]) -> dict[str, object]:
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
         "selectedColumns": columns,
+        "chartsSearchFilter": _CHARTS,
     }
 
 

@@ -1,4 +1,4 @@
-"""The pages of the store at hand, on loopback."""
+"""The pages of the store at hand, on loopback, with a view of the errors."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline.tracking import store, ui
+from pipeline.tracking import evaluations, store, ui
+from tests.tracking.factory import METRICS
+from tests.tracking.test_evaluations import trained
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -24,9 +28,38 @@ def test_a_server_needs_none(tracking: str) -> None:
         ui.command("http://127.0.0.1:5000")
 
 
+def test_an_experiment_gets_a_view_of_its_errors_lowest_first(tracking: str) -> None:
+    store.experiment_id("empty")
+    run_id = trained("resnet20-s0")
+    evaluations.log_evaluation("digits", "resnet20-s0", run_id, METRICS, iterations=600)
+    twice = [ui.prepare_views("http://127.0.0.1:5000") for _ in range(2)]
+    address = twice[0]["digits"]
+    assert twice[0] == twice[1] == {"digits": address}
+    number = store.experiment_id("digits")
+    assert address == f"http://127.0.0.1:5000/#/experiments/{number}/runs?viewStateShareKey=errors"
+    experiment = store.client().get_experiment(number)
+    view = json.loads(experiment.tags["mlflow.sharedViewState.errors"])
+    assert view["orderByKey"] == "metrics.`test/center_crop/top1_error`"
+    assert view["orderByAsc"] is True
+    assert view["selectedColumns"][:2] == ["metrics.`test/center_crop/top1_error`", "metrics.`holdout/top1_error`"]
+    found = store.client().search_runs([number], view["searchFilter"], order_by=[f"{view['orderByKey']} ASC"])
+    assert [run.info.run_id for run in found] == [run_id], "the pages' filter and order are ones that MLflow takes"
+
+
+def test_a_database_of_another_schema_is_one_message(
+    tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    monkeypatch.chdir(tmp_path)
+    store._prepared.clear()
+    assert ui.main([]) == 2
+    assert "was written by a newer MLflow" in capsys.readouterr().err
+
+
 @pytest.mark.slow
-def test_the_pages_show_the_store_at_hand(tracking: str) -> None:
-    store.experiment_id("digits")
+def test_the_pages_show_the_store_at_hand(tracking: str, tmp_path: Path) -> None:
+    trained("resnet20-s0")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -34,19 +67,20 @@ def test_the_pages_show_the_store_at_hand(tracking: str) -> None:
     command = [sys.executable, "-m", "pipeline.tracking.ui", str(port)]
     process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, start_new_session=True)
     try:
-        assert "digits" in _experiments(port, process)
+        assert "digits" in [each["name"] for each in _experiments(port, process)]
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def _experiments(port: int, process: subprocess.Popen[bytes]) -> list[str]:
+def _experiments(port: int, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
     url = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=10"
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=2) as response:
-                return [experiment["name"] for experiment in json.load(response)["experiments"]]
+                found: list[dict[str, Any]] = json.load(response)["experiments"]
+                return found
         except OSError:
             time.sleep(0.3)
     raise RuntimeError("the pages did not come up")
