@@ -19,7 +19,8 @@ def run(at: stage.Stage) -> None:
     def image(key: str) -> np.ndarray:
         return split.image(position[key])
 
-    problems = write_report(at.experiment, at.params.report, at.params.runs, at.params.ensembles, image=image)
+    ensembles = {**at.params.ensembles, **{name: [] for name in at.params.ensemble_searches}}
+    problems = write_report(at.experiment, at.params.report, at.params.runs, ensembles, image=image)
     for problem in problems:
         print(f"report: {problem}", file=sys.stderr)
 

@@ -10,7 +10,7 @@ from typing import Literal
 from pipeline.evaluation.statistics import mcnemar
 from pipeline.report import names
 from pipeline.report.inputs import EnsembleResult, Inputs, RunResult
-from pipeline.report.outcomes import Outcomes
+from pipeline.report.outcomes import Outcomes, on_common_images
 from pipeline.report.responses import response_links
 
 Standing = Literal["holds", "does not hold", "undecided", "not run"]
@@ -197,7 +197,7 @@ class _Checker:
 
     def _common_protocol(self, first: RunResult | EnsembleResult, second: RunResult | EnsembleResult) -> str | None:
         """The protocol of the paper's own tables: the single view, else 10-crop, else what both have."""
-        common = first.errors.keys() & second.errors.keys() - {names.HOLDOUT}
+        common = first.errors.keys() & second.errors.keys() - {names.HOLDOUT, *names.WAYS}
         preferred = [protocol for protocol in ("single_view", "ten_crop", *sorted(common)) if protocol in common]
         return preferred[0] if preferred else None
 
@@ -207,6 +207,9 @@ class _Checker:
         if values[0] is None or values[1] is None:
             return None
         first, second = self.outcomes.of(*worse), self.outcomes.of(*better)
+        if first is not None and second is not None and len(second.ids) < len(first.ids):
+            first, second = on_common_images(first, second)
+            values[0] = 100 * float(first.wrong.mean())
         paired = first is not None and second is not None and first.same_images(second)
         p_value = mcnemar(first.wrong, second.wrong).p_mid if paired and first and second else None
         labels = [_link_label(name, protocol, by_protocol) for name, protocol in (worse, better)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -42,6 +42,8 @@ class EnsembleResult:
     errors: Mapping[str, Errors]
     leave_one_out: Mapping[str, Mapping[str, Errors]] = field(default_factory=dict)
     """By protocol and member, the errors without it."""
+    search: Mapping[str, Any] | None = None
+    """How the members were chosen; None for declared ones."""
 
 
 @dataclass
@@ -66,7 +68,7 @@ class Inputs:
         """The protocols that some run or ensemble was tested by, without the held-out images."""
         results: list[RunResult | EnsembleResult] = [*self.runs.values(), *self.ensembles.values()]
         found = {protocol for result in results for protocol in result.errors}
-        return sorted(found - {names.HOLDOUT}, key=names.protocol_order)
+        return sorted(found - {names.HOLDOUT, *names.WAYS}, key=names.protocol_order)
 
     def of_network(self, network: str) -> list[RunResult]:
         """A network's runs with figures, by seed."""

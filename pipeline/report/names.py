@@ -26,6 +26,13 @@ PROTOCOLS = {
     "multi_scale": "multi-scale",
 }
 HOLDOUT = "holdout"
+WAYS = {
+    "multi_scale_softmax": "mirror images too, softmax averaged",
+    "multi_scale_softmax_unmirrored": "softmax averaged",
+    "multi_scale_scores": "mirror images too, scores averaged",
+    "multi_scale_scores_unmirrored": "scores averaged",
+}
+"""What the paper leaves open in multi-scale testing; the declared one stands as multi_scale."""
 
 
 def kind(network: str) -> Kind:

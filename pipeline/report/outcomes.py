@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline import paths
-from pipeline.evaluation.ensembles import average
+from pipeline.evaluation.ensembles import average, halves, only
 from pipeline.evaluation.metrics import top_k_error
 from pipeline.evaluation.predictions import Predictions
 from pipeline.report.inputs import Inputs
@@ -36,6 +36,15 @@ class Outcome:
         return np.array_equal(self.ids, other.ids) and np.array_equal(self.labels, other.labels)
 
 
+def on_common_images(first: Outcome, second: Outcome) -> tuple[Outcome, Outcome]:
+    """Both, the first without images that the second lacks: a searched ensemble may report on half of them."""
+    if len(second.ids) >= len(first.ids):
+        return first, second
+    kept = np.isin(first.ids, second.ids)
+    ids, labels, predicted = first.ids[kept], first.labels[kept], first.predicted[kept]
+    return Outcome(ids, labels, predicted, first.confidence[kept], first.classes), second
+
+
 class Outcomes:
     """Outcomes by run or ensemble and protocol, each file read once; what can't be read is put to the problems."""
 
@@ -56,7 +65,7 @@ class Outcomes:
             return None
         members = inputs.ensembles[name].members if name in inputs.ensembles else (name,)
         try:
-            predictions = self._load(members, protocol)
+            predictions = self._reporting(name, self._load(members, protocol))
             _check(predictions, result.errors[protocol])
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             reason = str(error).replace(f"{inputs.root}/", "")
@@ -70,6 +79,13 @@ class Outcomes:
             folder = self._inputs.root / paths.predictions_dir(self._inputs.experiment, member)
             found[member] = Predictions.load(folder / f"{protocol}.npz")
         return average(found) if len(found) > 1 else found[members[0]]
+
+    def _reporting(self, name: str, predictions: Predictions) -> Predictions:
+        """Without the half of the images on which a searched ensemble's members were chosen."""
+        search = self._inputs.ensembles[name].search if name in self._inputs.ensembles else None
+        if search is None or search.get("select_on") != "half":
+            return predictions
+        return only(predictions, halves(len(predictions.ids), int(search["seed"]))[1])
 
 
 def outcome(predictions: Predictions) -> Outcome:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pipeline.report import names
 from pipeline.report.inputs import Inputs, RunResult
-from pipeline.report.records import Provenance
+from pipeline.report.records import PrecisionError, Provenance
 from pipeline.report.tables import Cell, Column, Row, Table
 
 RunLink = Callable[[str], str | None]
@@ -61,11 +61,22 @@ def _card(experiment: str, run: RunResult, run_link: RunLink | None) -> Card:
         ("packages", _packages(trained), None),
         ("weights", (run.training.weights_sha256 or "not recorded")[:16], None),
     ]
+    if run.evaluation.precision_error:
+        facts.append(("rounding", _rounding(run.evaluation.precision_error), None))
     if run.training.mlflow_run_id:
         facts.append(("MLflow run", run.training.mlflow_run_id, _safe(run.training.mlflow_run_id, run_link)))
     commands = (names.train_command(experiment, run.name), names.evaluate_command(experiment, run.name))
     parameters = json.dumps(trained.parameters, indent=2, sort_keys=True)
     return Card(run.name, tuple(facts), commands, parameters)
+
+
+def _rounding(error: PrecisionError) -> str:
+    """How far the evaluation's probabilities lie from fp32's."""
+    return (
+        f"{error.precision} against fp32, {names.protocol_label(error.protocol)}, {error.n_images} images:"
+        f" probabilities differ by {error.max_difference:.2g} at most, {error.mean_difference:.2g} on average;"
+        f" the likeliest class in {error.top1_disagreements}"
+    )
 
 
 def _safe(run_id: str, run_link: RunLink | None) -> str | None:

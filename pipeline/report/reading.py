@@ -64,12 +64,14 @@ class _Reader:
         )
 
     def ensemble(self, name: str, members: tuple[str, ...]) -> EnsembleResult:
-        """An ensemble's figures, shown only where each member's are."""
+        """An ensemble's figures, shown only where each member's are; a searched one is given without members."""
         path = self.inputs.root / paths.ensembles_dir(self.inputs.experiment) / f"{name}.json"
         if not path.exists():
             return EnsembleResult(name, members, "not run", {})
         record = self._record(name, path, EnsembleRecord)
         runs = self.inputs.runs
+        if record is not None and record.search is not None and not members:
+            members = tuple(record.members)
         hidden = [member for member in members if member not in runs or runs[member].state != "shown"]
         if record is not None and tuple(record.members) != members:
             self._say(
@@ -80,7 +82,7 @@ class _Reader:
         elif record is not None and not record.errors:
             self._say(name, f"not shown, as {self._short(path)} is of no protocol", True)
         elif record is not None:
-            return EnsembleResult(name, members, "shown", record.errors, record.leave_one_out)
+            return EnsembleResult(name, members, "shown", record.errors, record.leave_one_out, record.search)
         return EnsembleResult(name, members, "not shown", {})
 
     def class_names(self) -> list[str] | None:

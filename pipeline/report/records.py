@@ -52,6 +52,17 @@ class TrainingRecord(_Record):
     mlflow_run_id: str | None = None
 
 
+class PrecisionError(_Record):
+    """What a shorter number format changes in probabilities, against fp32's."""
+
+    precision: str
+    protocol: str
+    n_images: int = Field(ge=1)
+    max_difference: float = Field(ge=0)
+    mean_difference: float = Field(ge=0)
+    top1_disagreements: int = Field(ge=0)
+
+
 class EvaluationRecord(_Record):
     """evaluate.json beside a run's predictions."""
 
@@ -59,12 +70,16 @@ class EvaluationRecord(_Record):
     provenance: Provenance
     weights_sha256: str | None = None
     """Of the weights that were evaluated."""
+    precision_error: PrecisionError | None = None
+    """None where all was computed in fp32."""
 
 
 class EnsembleRecord(_Record):
     """results/<experiment>/ensembles/<name>.json: members, and errors under the protocols' names."""
 
     members: list[str]
+    search: dict[str, Any] | None = None
+    """How the members were chosen, and on what; None for declared ones."""
     leave_one_out: dict[str, dict[str, Errors]] = Field(default_factory=dict)
     """By protocol and member, the errors of the ensemble without it."""
     __pydantic_extra__: dict[str, Errors] = Field(init=False)

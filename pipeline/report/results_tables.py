@@ -29,6 +29,8 @@ def results_tables(inputs: Inputs) -> list[Table]:
     tables = [runs_table(inputs)]
     if any(len(inputs.of_network(run.network)) > 1 for run in inputs.shown):
         tables.append(seeds_table(inputs))
+    if any(names.WAYS.keys() & run.errors.keys() for run in inputs.shown):
+        tables.append(ways_table(inputs))
     if inputs.ensembles:
         tables.append(ensembles_table(inputs))
     if any(ensemble.leave_one_out for ensemble in inputs.ensembles.values()):
@@ -87,6 +89,26 @@ def _contribution(ensemble: EnsembleResult, member: str) -> dict[str, Cell]:
         for protocol, without in ensemble.leave_one_out.items()
         if member in without and protocol in ensemble.errors
     }
+
+
+def ways_table(inputs: Inputs) -> Table:
+    """A row a run: the error by every way of averaging over scales that was evaluated, the declared one first."""
+    found = [way for way in names.WAYS if any(way in run.errors for run in inputs.shown)]
+    labels = {"multi_scale": "as declared", **{way: names.WAYS[way] for way in found}}
+    columns = [Column("run", "run", numeric=False)]
+    for way, label in labels.items():
+        columns += [Column(f"{way}.top1", "top-1", label), Column(f"{way}.interval", "95%", label)]
+    rows = []
+    for run in inputs.shown:
+        cells = {"run": Cell(run.name)}
+        for way in labels:
+            cells |= _error_cells(way, run.errors[way], "") if way in run.errors else {}
+        rows.append(Row(cells))
+    caption = (
+        "The paper averages scores over scales, without saying whether before or after the softmax and whether over"
+        f" mirror images too. Percent of {_images(inputs)}; {_intervals()}"
+    )
+    return Table("multi_scale_ways", "Multi-scale testing, each way of averaging", tuple(columns), tuple(rows), caption)
 
 
 def seeds_table(inputs: Inputs) -> Table:
@@ -166,8 +188,17 @@ def _run_row(inputs: Inputs, run: RunResult) -> Row:
 
 
 def _ensemble_row(inputs: Inputs, ensemble: EnsembleResult) -> Row:
-    cells = {"ensemble": Cell(ensemble.name), "members": Cell(", ".join(ensemble.members))}
+    cells = {"ensemble": Cell(ensemble.name), "members": Cell(", ".join(ensemble.members) + _search_text(ensemble))}
     return _with_errors(inputs, cells, ensemble)
+
+
+def _search_text(ensemble: EnsembleResult) -> str:
+    """How a searched ensemble's members were chosen, in words."""
+    if ensemble.search is None:
+        return ""
+    where = {"holdout": "held-out training images", "half": "images of the other half"}
+    chosen = where.get(str(ensemble.search.get("select_on")), "other images")
+    return f" (chosen on {ensemble.search.get('n_selecting', 0):,} {chosen})"
 
 
 def _with_errors(inputs: Inputs, cells: dict[str, Cell], result: RunResult | EnsembleResult) -> Row:
