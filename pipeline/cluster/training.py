@@ -8,17 +8,20 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
+from pipeline.cluster.capacity import require_room
 from pipeline.cluster.checkpoints import checkpoint_name, storage_path
 from pipeline.cluster.mailbox import Rows, leave, mailbox
 from pipeline.cluster.progress import Progress
 from pipeline.cluster.ray_session import cores
 from pipeline.memory import reuse_freed_memory
 from pipeline.schema import Cluster
+from pipeline.training.checkpoints import DamagedCheckpointError
+from pipeline.training.distributed import world
 from pipeline.training.session import RunSpec, Session
 
 MODEL = "model"
@@ -39,7 +42,7 @@ def train(spec: RunSpec, cluster: Cluster, on_checkpoint: Callable[[Rows], None]
     """Train `spec` from its latest checkpoint, if any; the finished model's folder, which lasts as long as the block.
 
     `on_checkpoint` is given the whole curve so far, once a checkpoint that holds it is kept: no point is handed on and
-    then trained again. RuntimeError when training fails.
+    then trained again. ValueError for more workers than the cluster could hold; RuntimeError when training fails.
     """
     with mailbox(on_checkpoint) as folder:
         result = _fit(_trainer(spec, cluster, folder))
@@ -55,12 +58,12 @@ def _trainer(spec: RunSpec, cluster: Cluster, curve_folder: str) -> Any:
 
     settings = _worker_settings(cluster)
     gpus = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
+    each = {"CPU": settings.threads, **gpus}
+    require_room(cluster.workers, each)
     return TorchTrainer(
         _train_on_worker,
         train_loop_config={"spec": spec, "settings": settings},
-        scaling_config=ScalingConfig(
-            num_workers=cluster.workers, use_gpu=bool(gpus), resources_per_worker={"CPU": settings.threads, **gpus}
-        ),
+        scaling_config=ScalingConfig(num_workers=cluster.workers, use_gpu=bool(gpus), resources_per_worker=each),
         run_config=RunConfig(
             name=checkpoint_name(spec),
             storage_path=storage_path(cluster),
@@ -124,9 +127,36 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     session = Session(spec, device=get_device(), loader_processes=settings.loader_processes)
     kept = ray.train.get_checkpoint()
     if kept is not None:
-        with kept.as_directory() as folder:
-            session.restore(Path(folder))
+        _restore(session, kept)
     _advance(session, settings)
+
+
+def _restore(session: Session, kept: Any) -> None:
+    """Continue from the newest sound checkpoint, `kept` or one before it; from nothing where all are damaged.
+
+    Each worker decides for itself: all read the same bytes.
+    """
+    tell = logging.getLogger(__name__).warning if world()[0] == 0 else logging.getLogger(__name__).debug
+    for checkpoint in _up_to(kept):
+        try:
+            with checkpoint.as_directory() as folder:
+                session.restore(Path(folder))
+            return
+        except (DamagedCheckpointError, FileNotFoundError) as error:
+            tell("%s: checkpoint passed over, as it is damaged: %s", session.spec.run, error)
+    tell("%s: no sound checkpoint is left; training begins anew", session.spec.run)
+
+
+def _up_to(kept: Any) -> list[Any]:
+    """Ray's checkpoint `kept` and those before it, newest first; their names hold the time."""
+    import ray.train
+    from pyarrow.fs import FileSelector, FileType
+
+    path = PurePosixPath(kept.path)
+    found = kept.filesystem.get_file_info(FileSelector(str(path.parent)))
+    names = {info.base_name for info in found if info.type == FileType.Directory} | {path.name}
+    mine = sorted(name for name in names if name.startswith("checkpoint_") and name <= path.name)
+    return [ray.train.Checkpoint(str(path.parent / name), kept.filesystem) for name in reversed(mine)]
 
 
 def _set_logging() -> None:

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline import cluster
+from pipeline.cluster import capacity
 from pipeline.models.saved import WEIGHTS, load_network
 from pipeline.schema import Cluster
 from pipeline.training.session import RunSpec, Session
@@ -137,3 +138,45 @@ def test_an_error_in_training_is_told(make_spec: Callable[..., RunSpec], tmp_pat
         cluster.train(spec, settings(tmp_path, workers=2, max_failures=0), lambda rows: None),
     ):
         pytest.fail("one part cannot be shared by two workers")
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_damaged_checkpoints_are_passed_over(
+    make_spec: Callable[..., RunSpec], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spec, where = make_spec(), settings(tmp_path / "checkpoints")
+    with cluster.train(spec, where, lambda rows: None) as folder:
+        undisturbed = load_file(folder / WEIGHTS)
+    newest = sorted((tmp_path / "checkpoints").glob("*/checkpoint_*/state.safetensors"))[-1]
+    os.truncate(newest, 1000)
+    capfd.readouterr()
+    with cluster.train(spec, where, lambda rows: None) as folder:
+        assert_same_bits(load_file(folder / WEIGHTS), undisturbed)
+    assert wait_for_words(capfd, "passed over").count("checkpoint passed over, as it is damaged") == 1
+    for values in (tmp_path / "checkpoints").glob("*/checkpoint_*/state.json"):
+        values.unlink()
+    with cluster.train(spec, where, lambda rows: None) as folder:
+        assert_same_bits(load_file(folder / WEIGHTS), undisturbed)
+    assert "no sound checkpoint is left; training begins anew" in wait_for_words(capfd, "begins anew")
+
+
+def wait_for_words(capfd: pytest.CaptureFixture[str], words: str, seconds: float = 20.0) -> str:
+    """What workers print comes by way of Ray, a little later."""
+    text, deadline = "", time.monotonic() + seconds
+    while words not in text and time.monotonic() < deadline:
+        time.sleep(0.1)
+        text += "".join(capfd.readouterr())
+    return text
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_more_workers_than_the_cluster_could_hold_are_refused(
+    make_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity.require_room, "__defaults__", (1.0,))
+    wanted = settings(tmp_path, workers=2, cpus_per_worker=4096)
+    with (
+        pytest.raises(ValueError, match=r"cluster\.workers: 2 of 4096 CPU each do not fit .* 1 node \(\d+ CPU\)"),
+        cluster.train(make_spec(), wanted, lambda rows: None),
+    ):
+        pytest.fail("no machine has so many cores")
