@@ -69,10 +69,8 @@ submit: $(READY) ## run the experiment as one job of the cluster and bring its r
 bench: $(READY) ## measure the speed against what people would otherwise run
 	@$(BIN)/python -m benchmarks
 
-ui: $(READY) ## open MLflow's pages of the runs and models (HOST, PORT)
-	@echo "MLflow: http://$(HOST):$(PORT) (Ctrl-C ends it)"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host $(HOST) --port $(PORT) \
-	  --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlartifacts --serve-artifacts
+ui: $(READY) ## MLflow's pages of the runs and models, with a view of each experiment's errors (HOST, PORT)
+	@$(BIN)/python -m pipeline.tracking.ui $(PORT) --host $(HOST)
 
 plots: $(READY) ## draw the curves of the experiments with dvc plots
 	@$(BIN)/dvc plots show
