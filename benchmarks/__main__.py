@@ -32,6 +32,7 @@ SCRIPTS = {
     "evaluation": ["--images", "8", "--images-together", "2", "--images-a-round", "4", "--rounds", "1"],
     "ensembles": ["--runs", "4", "--images", "2000"],
     "overhead": ["--images", "1000", "--iterations", "40", "--checkpoint-every", "20", "--rounds", "1"],
+    "gpu": ["--quick"],
 }
 """What each runs with under --quick: enough to see that it works, too little to be believed."""
 
@@ -61,7 +62,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "source", type=Path, nargs="?", help=f"JPEG images: an archive or folder; by default what {DATA_VARIABLE} has"
     )
-    parser.add_argument("--only", nargs="+", choices=tuple(SCRIPTS), default=tuple(SCRIPTS), metavar="NAME")
+    usual = tuple(name for name in SCRIPTS if name != "gpu" or torch.cuda.is_available())
+    parser.add_argument("--only", nargs="+", choices=tuple(SCRIPTS), default=usual, metavar="NAME")
     parser.add_argument(
         "--quick", action="store_true", help="see that they run, in a few minutes; the figures are poor"
     )
