@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ class Trainer:
         self.precision = resolve_precision(recipe.precision, device)
         self.network = material.network.to(device).to(memory_format=torch.channels_last)
         self._sgd = build_optimizer(self.network, recipe.optimizer)
-        self._replica = replicate(_compiled(self.network) if recipe.compile else self.network, device)
+        self._replica = replicate(_compiled(self.network, device) if recipe.compile else self.network, device)
         self._schedule = Schedule(recipe.optimizer.learning_rate, recipe.schedule, recipe.warmup)
         self._loss = TrainingLoss(recipe.label_smoothing)
         self._sums = torch.zeros(3, device=device, dtype=torch.float64)  # loss, wrong, images since the last point
@@ -212,7 +213,15 @@ class Trainer:
         return 100 * wrong / images
 
 
-def _compiled(network: nn.Module) -> nn.Module:
+def _compiled(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network compiled; as it is, with a warning, where nothing can be compiled, as without a C++ compiler."""
+    try:
+        # Anew, as a cached product of this trifle would hide that the network itself cannot be compiled.
+        torch.compile(torch.sin, options={"fx_graph_cache": False})(torch.zeros(8, device=device))
+    except Exception as error:  # whatever a missing or a broken compiler raises
+        first_line = str(error).strip().partition("\n")[0]
+        logging.getLogger(__name__).warning("training.compile: going on uncompiled, as compiling fails: %s", first_line)
+        return network
     return cast(nn.Module, torch.compile(network))
 
 
