@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import io
 import json
@@ -254,3 +255,25 @@ def test_loading_in_another_process_from_another_folder(tracking: str, tmp_path:
     subprocess.run([sys.executable, "-c", code], cwd=elsewhere, env=environment, check=True, timeout=120)
     expected = Predictor.load(folder).predict(list(images(6)), EVALUATION.protocols.center_crop)
     assert np.allclose(np.load(elsewhere / "found.npy"), expected, atol=1e-6)
+
+
+def test_a_search_answers_which_were_reproduced(tracking: str, tmp_path: Path) -> None:
+    for name, verdict in (("a", "Table 6, top-1: reproduced"), ("b", "Table 6, top-1: 1.20 points higher")):
+        published = {"center_crop": {"top1_error": 8.75}}
+        about = About("images", published=published, verdict=verdict)
+        folder = model_folder(tmp_path / name, "resnet8-s0", ord(name))
+        register_model(name, "digits", {"resnet8-s0": folder}, new_run(), METRICS, EVALUATION, about)
+    client, wanted = store.client(), "tags.verdict LIKE '%reproduced%'"
+    assert [model.name for model in client.search_registered_models(wanted)] == ["a"]
+    (found,) = client.search_model_versions(wanted)
+    assert (found.name, found.tags["paper.top1_error.center_crop"]) == ("a", "8.75")
+    assert "| center_crop | 5.50 | 0.25 | 360 | 8.75 |" in client.get_registered_model("a").description
+
+
+def test_nothing_is_unpickled_without_weights_only() -> None:
+    root = Path(registry.__file__).parents[2]
+    for path in [*root.glob("pipeline/**/*.py"), *root.glob("stages/*.py"), *root.glob("benchmarks/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "pickle.load", "pickle.loads"):
+                options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+                assert options.get("weights_only") == "True", f"{path}:{node.lineno}"
