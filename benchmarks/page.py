@@ -24,12 +24,16 @@ def main() -> None:
 
 def refresh(page: Path, results: dict[str, Any]) -> None:
     """Put the figures of `results` between the page's markers; ValueError for a page without them."""
-    text = page.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page}: no place for the table: put the lines {BEGIN.strip()} and {END.strip()} there")
-    page.write_text(f"{before}{BEGIN}\n{section(results)}\n{END}{after}", encoding="utf-8")
+    replace_between(page, BEGIN, END, section(results))
+
+
+def replace_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Put `text` in the place of what stands between two lines of a page; ValueError for a page without them."""
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{page}: no place for the table: put the lines {begin.strip()} and {end.strip()} there")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def section(results: dict[str, Any]) -> str:

@@ -1,0 +1,49 @@
+"""The arithmetic of many GPUs: rates, the bottleneck, hours and cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.page import PAGE, RESULTS
+from benchmarks.scale import Assumptions, gradient_bytes, plan, section, views_a_core
+from pipeline.storage import read_json
+
+ROOT = Path(__file__).parents[2]
+PLENTY = replace(Assumptions(), gpu_rate=1000.0, s3_gbit_a_machine=1e6, cores_a_gpu=10_000, price=2.0)
+
+
+def test_one_gpu_takes_the_schedules_images_by_its_rate() -> None:
+    found = plan(1, 500.0, 1e8, PLENTY)
+    assert found.bottleneck == "GPUs"
+    assert found.images_per_second == pytest.approx(1000)
+    assert found.hours == pytest.approx(600_000 * 256 / 1000 / 3600)
+    assert found.dollars == pytest.approx(2 * found.hours)
+
+
+def test_exchange_slows_several_machines_alone() -> None:
+    assert plan(8, 500.0, 1e8, PLENTY).images_per_second == pytest.approx(8000)
+    step = 256 / 64 / 1000 + 0.3 * 2 * 1e8 * 7 / 8 / 50e9
+    assert plan(64, 500.0, 1e8, PLENTY).images_per_second == pytest.approx(256 / step)
+
+
+def test_the_scarcest_resource_is_the_bottleneck() -> None:
+    slow_decoding = plan(8, 10.0, 1e8, replace(PLENTY, cores_a_gpu=2))
+    assert (slow_decoding.bottleneck, slow_decoding.images_per_second) == ("decoding", pytest.approx(160))
+    slow_storage = plan(64, 500.0, 1e8, replace(PLENTY, s3_gbit_a_machine=0.88))
+    assert (slow_storage.bottleneck, slow_storage.images_per_second) == ("S3", pytest.approx(8000))
+
+
+def test_gradients_of_resnet50_are_a_hundred_megabytes() -> None:
+    assert gradient_bytes("resnet50") == pytest.approx(4 * 25.557e6, rel=1e-4)
+
+
+def test_missing_measurement_is_named() -> None:
+    with pytest.raises(ValueError, match="no figure of 'loader, training views on one core'"):
+        views_a_core({"benchmarks": []})
+
+
+def test_committed_page_shows_what_the_committed_figures_come_to() -> None:
+    assert section(read_json(ROOT / RESULTS), Assumptions()) in (ROOT / PAGE).read_text(encoding="utf-8")
