@@ -39,7 +39,7 @@ def print_summary(
 def results_table(experiment: str, metrics: Mapping[str, Any]) -> Table:
     """Runs, then ensembles, a column a protocol: the error in percent with its 95% interval."""
     rows = {**metrics["runs"], **metrics["ensembles"]}
-    found = {protocol for row in rows.values() for protocol in row} - {"members", names.HOLDOUT}
+    found = {protocol for row in rows.values() for protocol in row} - {"members", names.HOLDOUT, *names.WAYS}
     protocols = sorted(found, key=names.protocol_order)
     table = Table(title=f"{experiment}: top-1 error, % (Wilson's 95% interval)", title_justify="left")
     table.add_column("run")
