@@ -19,6 +19,7 @@ from pipeline.tracking.names import as_tags, evaluation_metrics, provenance_tags
 from pipeline.tracking.runs import find_run, log_figures, send_history
 
 REPORT = "report"
+_ERRORS = ("top1_error", "top5_error")
 
 
 def send_results(
@@ -86,9 +87,8 @@ def _best_figures(measured: Mapping[str, Mapping[str, Any]], split: str) -> dict
     """The lowest error of any run or ensemble, by protocol: test/ten_crop/top1_error …, and how many there are."""
     lowest: dict[str, float] = {}
     for entry in [entry for kind in measured.values() for entry in kind.values()]:
-        errors = {name: figures for name, figures in entry.items() if isinstance(figures, Mapping)}
-        errors.pop("leave_one_out", None)
-        for name, value in evaluation_metrics(errors, split).items():
-            if name.endswith("_error"):
-                lowest[name] = min(value, lowest.get(name, value))
+        errors = {name: f for name, f in entry.items() if isinstance(f, Mapping) and "top1_error" in f}
+        plain = {name: {key: f[key] for key in f if key in _ERRORS} for name, f in errors.items()}
+        for name, value in evaluation_metrics(plain, split).items():
+            lowest[name] = min(value, lowest.get(name, value))
     return {**lowest, "n_runs": len(measured["runs"]), "n_ensembles": len(measured["ensembles"])}

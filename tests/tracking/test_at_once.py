@@ -93,3 +93,40 @@ def test_a_postgresql_database_of_an_older_mlflow_is_refused(postgres: str, monk
         with engine.begin() as connection:
             connection.execute(text(f"UPDATE alembic_version SET version_num = '{head}'"))
         engine.dispose()
+
+
+KILLED = """
+import sys, time
+from pipeline.tracking import store
+from pipeline.tracking.runs import TrainingRun
+store.initialise()
+training = TrainingRun.start_or_continue('digits', 'resnet20-s0', 'abc', {'a': 1}, {}, anew=sys.argv[1] == '1')
+for i in range(int(sys.argv[1]), int(sys.argv[2])):
+    training.log_curves([{'iteration': i, 'training_loss': i / 2, 'learning_rate': 0.1}])
+    assert training._outbox.flush(100)
+    print(i, flush=True)
+sys.exit(0 if training.finish(limit=200) else 1)
+"""
+
+
+def test_a_training_killed_by_sigkill_goes_on_in_its_run_with_no_step_twice(
+    tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED]
+    with subprocess.Popen(
+        [*command, "1", "100000"], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None
+        while int(first.stdout.readline()) < 20:
+            pass
+        first.kill()
+    assert first.returncode == -9
+    (killed,) = all_runs()
+    last = max(history(killed.info.run_id, "training/loss"))
+    assert killed.info.status == "RUNNING"
+    again = [str(last - 8), str(last + 9)]  # from the checkpoint before, as a resumed training does
+    subprocess.run([*command, *again], cwd=REPOSITORY, env=environment, check=True, capture_output=True, timeout=280)
+    (run,) = all_runs()
+    assert (run.info.run_id, run.info.status) == (killed.info.run_id, "FINISHED")
+    assert history(run.info.run_id, "training/loss") == {i: i / 2 for i in range(1, last + 9)}
