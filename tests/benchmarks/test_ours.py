@@ -14,6 +14,7 @@ from benchmarks.imagenet_training import reference_steps
 from benchmarks.images import DATA_VARIABLE, data_of, generated
 from benchmarks.ours import gigaflops, preset, recipe, training_steps
 from benchmarks.overhead import bare_rate, cluster_settings, make_spec
+from benchmarks.precision import WAYS, described, end_of
 from pipeline.data.prepare import prepare
 from pipeline.data.store import Store
 
@@ -87,3 +88,11 @@ def test_bare_loop_is_the_specifications(cifar: Path) -> None:
     assert (spec.training.iterations, spec.training.bn_images) == (25, 128)
     assert cluster_settings(cifar, 5).checkpoint_every == 5
     assert bare_rate(spec, torch.get_num_threads()) > 0
+
+
+def test_ends_of_trainings_by_number_format_are_near_each_other(cifar: Path) -> None:
+    spec = make_spec("resnet8", cifar, 10)
+    exact, short = (end_of(spec, 0, WAYS[way]) for way in ("fp32", "bf16"))
+    assert exact != short
+    assert short[0] == pytest.approx(exact[0], rel=0.1)
+    assert described([(1.0, 20.0), (2.0, 30.0)]) == "training loss 1.5 (1 to 2), test error 25 (20 to 30)%"
