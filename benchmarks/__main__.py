@@ -32,6 +32,7 @@ SCRIPTS = {
     "evaluation": ["--images", "8", "--images-together", "2", "--images-a-round", "4", "--rounds", "1"],
     "ensembles": ["--runs", "4", "--images", "2000"],
     "overhead": ["--images", "1000", "--iterations", "40", "--checkpoint-every", "20", "--rounds", "1"],
+    "workers": ["--images", "640", "--iterations", "25", "--rounds", "1"],
     "gpu": ["--quick"],
 }
 """What each runs with under --quick: enough to see that it works, too little to be believed."""
