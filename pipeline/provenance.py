@@ -42,7 +42,7 @@ def gather_provenance(parameters: dict[str, Any], data_digest: str, started: dat
 
 
 def code_version() -> dict[str, Any]:
-    """The git commit and whether the code differs from it; from GIT_COMMIT and GIT_DIRTY where there is no repository."""
+    """The git commit, and whether the code differs from it; GIT_COMMIT and GIT_DIRTY where there is no repository."""
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         dirty = {"true": True, "false": False}.get(os.environ.get("GIT_DIRTY", ""))

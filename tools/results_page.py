@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pipeline.config import split_run
 from pipeline.report import names
 
@@ -55,8 +57,10 @@ def main() -> int:
 def error_rows(metrics: Metrics) -> list[list[str]]:
     """README's rows of errors: a network or an ensemble's members, then top-1 errors by protocol."""
     rows = {_label(run): errors for run, errors in metrics["runs"].items()}
-    for found in metrics["ensembles"].values():
-        rows[f"{' and '.join(map(_label, found['members']))}, averaged"] = found
+    searches = yaml.safe_load((ROOT / "conf/experiment/digits.yaml").read_text("utf-8"))["ensemble_searches"]
+    for name, found in metrics["ensembles"].items():
+        chosen = ", as chosen on held-out images" if name in searches else ""
+        rows[f"{' and '.join(map(_label, found['members']))}, averaged{chosen}"] = found
     return [[name, *(_error(errors, protocol) for protocol in README_PROTOCOLS)] for name, errors in rows.items()]
 
 
@@ -105,7 +109,7 @@ def _experiment(experiment: str, metrics: Metrics) -> str:
 
 
 def _errors(rows: Mapping[str, Metrics]) -> str:
-    found = {protocol for row in rows.values() for protocol in row if protocol != "members"}
+    found = {protocol for row in rows.values() for protocol in row} - {"members", *names.WAYS}
     protocols = sorted(found, key=names.protocol_order)
     head = ["figure", *(_heading(protocol, rows) for protocol in protocols)]
     lines = [[name, *(_error(row, protocol) for protocol in protocols)] for name, row in rows.items()]
