@@ -54,12 +54,15 @@ class NodeCache:
         with FileLock(self._folder / f"{entry.sha256}.lock"):
             if not self._is_right(path, entry):
                 self._fill(path, join_url(url, entry.name), entry)
-            os.utime(path)
         return path
 
     def _is_right(self, path: Path, entry: FileEntry) -> bool:
+        """Whether it is the manifest's file, which then counts as used just now."""
         try:
-            return path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
+            right = path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
+            if right:
+                os.utime(path)
+            return right
         except FileNotFoundError:
             return False
 
@@ -69,25 +72,29 @@ class NodeCache:
             download(url, partial, self._retry)
             if not self._is_right(partial, entry):
                 raise StoreError(f"{url}: not the file of the manifest (SHA-256 differs); prepare the data again")
-            partial.replace(path)
+            with self._lock():  # so that nobody who makes room sees it under both names, or neither
+                partial.replace(path)
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
             raise StorageError(f"{url}: cannot be kept in {self._folder}: {error}") from error
         finally:
-            partial.unlink(missing_ok=True)
+            with self._lock():
+                partial.unlink(missing_ok=True)
+
+    def _lock(self) -> FileLock:
+        return FileLock(self._folder / "cache.lock")
 
     def _reserve(self, entry: FileEntry) -> Path:
-        """A file that counts with its final size already, so that several downloads keep within the limit together."""
-        with FileLock(self._folder / "cache.lock"):
+        """A file whose name has its final size, so that several downloads keep within the limit together."""
+        with self._lock():
             self._make_room(entry.bytes)
-            partial = self._folder / f"{entry.sha256}.{os.getpid()}.partial"
-            with open(partial, "wb") as file:
-                file.truncate(entry.bytes)
+            partial = self._folder / f"{entry.sha256}.{os.getpid()}.{entry.bytes}.partial"
+            partial.touch()
         return partial
 
     def _make_room(self, needed: int) -> None:
-        files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in self._files())
+        files = sorted((path.stat().st_mtime, _final_size(path), path) for path in self._files())
         total = sum(size for _, size, _ in files)
         for modified, size, path in files:
             if total + needed <= self.limit_bytes:
@@ -100,6 +107,12 @@ class NodeCache:
 
     def _files(self) -> list[Path]:
         return [path for path in self._folder.iterdir() if path.suffix != ".lock"]
+
+
+def _final_size(path: Path) -> int:
+    """Bytes of a file, or those that it will have once it is downloaded."""
+    promised = path.name.split(".")[-2] if path.suffix == ".partial" else "0"
+    return max(path.stat().st_size, int(promised))
 
 
 class CachedFiles:

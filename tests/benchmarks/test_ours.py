@@ -18,6 +18,8 @@ from benchmarks.precision import WAYS, described, end_of
 from pipeline.data.prepare import prepare
 from pipeline.data.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -53,7 +55,6 @@ def test_gigaflops_are_twice_the_multiply_adds() -> None:
     assert gigaflops("resnet20", 10, 32, training=True) == pytest.approx(3 * 0.0816, rel=0.02)
 
 
-@pytest.mark.slow
 def test_both_cifar_loops_train(cifar: Path) -> None:
     ours = training_steps(cifar, "cifar10", "resnet8", recipe("cifar10", 128, 64), 0)
     assert [next(ours) for _ in range(3)] == [1, 2, 3]
@@ -62,7 +63,6 @@ def test_both_cifar_loops_train(cifar: Path) -> None:
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.slow
 def test_both_imagenet_loops_train(jpegs: Path, tmp_path: Path) -> None:
     prepare(data_of("class_folders", jpegs / "images"), tmp_path / "store")
     ours = training_steps(tmp_path / "store", "imagenet", "resnet18b", recipe("imagenet", 2, 2), 0)
@@ -71,7 +71,6 @@ def test_both_imagenet_loops_train(jpegs: Path, tmp_path: Path) -> None:
     assert all(np.isfinite(next(peer)) for _ in range(3))
 
 
-@pytest.mark.slow
 def test_both_evaluations_give_probabilities_of_every_image(jpegs: Path) -> None:
     for rows in (
         our_evaluation(jpegs, "resnet18b", "fp32", 2),

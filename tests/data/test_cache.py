@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pipeline.data.cache import NodeCache
 from pipeline.data.errors import StoreError
@@ -76,7 +77,8 @@ def test_the_bound_holds_while_many_download_at_once(s3: str, tmp_path: Path) ->
 
     def get(entry: FileEntry) -> bytes:
         content = cache.get(s3, entry).read_bytes()
-        largest.append(sum(path.stat().st_size for path in tmp_path.iterdir() if path.exists()))
+        with FileLock(tmp_path / "cache.lock"):
+            largest.append(sum(path.stat().st_size for path in tmp_path.iterdir() if path.suffix != ".lock"))
         return content
 
     with ThreadPoolExecutor(3) as pool:

@@ -28,6 +28,8 @@ from pipeline.models.saved import INPUT, Card, save_network
 from pipeline.schema import MultiScale, TenCrop
 from tests.cluster.conftest import small_params
 
+pytestmark = pytest.mark.slow
+
 TEN_CROP = TenCrop(shorter_side=20, crop=16)
 MULTI_SCALE = MultiScale(shorter_sides=(16, 20), mirror=True, average="softmax", report_others=True)
 TASKS = 4
@@ -84,7 +86,6 @@ def test_tasks_batches_and_order_change_no_prediction(model, store, tmp_path, ta
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_two_workers_of_ray_predict_the_same(job: Job, tmp_path: Path) -> None:
     parts = plan("ten_crop", job.splits["test"], TEN_CROP, 3)
     settings = small_params().cluster.model_copy(update={"workers": 2, "cpus_per_worker": 1})
@@ -212,7 +213,6 @@ list(predict_parts(job, plan("ten_crop", job.splits["test"], TEN_CROP, TASKS), P
 """
 
 
-@pytest.mark.slow
 def test_a_killed_evaluation_leaves_whole_parts_alone(model: Path, store: Store, job: Job, tmp_path: Path) -> None:
     place = str(store._files._folder)  # type: ignore[union-attr]
     command = [sys.executable, "-c", SLOW_EVALUATION, str(model), place, str(tmp_path / "parts")]

@@ -9,6 +9,8 @@ from pipeline.report import print_summary
 from pipeline.storage import read_json, write_json
 from tests.report.factory import DIGITS
 
+pytestmark = pytest.mark.slow
+
 
 def printed(root, width=100, **options):
     text = io.StringIO()

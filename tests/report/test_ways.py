@@ -17,6 +17,8 @@ from pipeline.schema import Report
 from pipeline.storage import read_json, write_json
 from tests.report.factory import add_run
 
+pytestmark = pytest.mark.slow
+
 RUNS = ["resnet20-s0", "resnet56-s0"]
 WAYS = {"multi_scale": 0.9, "multi_scale_scores": 0.85}
 

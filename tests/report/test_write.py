@@ -14,6 +14,8 @@ from pipeline.schema import Report
 from pipeline.storage import read_json
 from tests.report.factory import DIGITS, DIGITS_ENSEMBLES, DIGITS_PROTOCOLS, add_run
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "link", "br", "img"}
 
 
@@ -200,7 +202,6 @@ INPUTS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"{}", b"null", b"\xff\xfe\x00garbage"], ids=repr)
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: path.name)
 def test_no_broken_input_is_a_crash(digits, digits_report, path, content):

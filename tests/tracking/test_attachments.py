@@ -7,12 +7,15 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pytest
 from PIL import Image
 
 from pipeline.tracking import store
 from pipeline.tracking.attachments import attach, error_plot
 from tests.tracking.test_registry import new_run
 from tests.tracking.test_runs import rows
+
+pytestmark = pytest.mark.slow
 
 
 def uploaded(run_id: str, folder: str = "") -> dict[str, int]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from pipeline.tracking import checking, promotion, store
 from pipeline.tracking.aliases import versions_of
 from pipeline.tracking.registry import records
 from tests.tracking.factory import model_folder
 from tests.tracking.test_registry import new_run, register
+
+pytestmark = pytest.mark.slow
 
 NAME = "digits-resnet8"
 

@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pipeline.tracking.closure import copy_modules, import_closure, requirements
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_closure_runs_on_its_own(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from mlflow import MlflowClient
 from pipeline.tracking import commands, store
 from tests.tracking.test_promotion import NAME, client  # noqa: F401  (a fixture)
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _beside_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

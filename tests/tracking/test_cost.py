@@ -5,10 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 
+import pytest
 import torch
 
 from pipeline.models import build
 from tests.tracking.test_runs import begin
+
+pytestmark = pytest.mark.slow
 
 POINTS, EVERY = 40, 25
 """Curve points, and the iterations from one to the next in the preset of the smallest networks."""

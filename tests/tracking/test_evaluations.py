@@ -8,6 +8,8 @@ from pipeline.tracking import evaluations, store
 from pipeline.tracking.runs import TrainingRun
 from tests.tracking.factory import METRICS
 
+pytestmark = pytest.mark.slow
+
 
 def trained(run: str) -> str:
     training = TrainingRun.start_or_continue("digits", run, f"identity of {run}", {"a": 1}, {})

@@ -20,6 +20,8 @@ from pipeline.tracking.loading import load_modules
 from tests.tracking.factory import EVALUATION, METRICS, images, model_folder
 from tests.tracking.test_registry import ABOUT, new_run, register, register_model
 
+pytestmark = pytest.mark.slow
+
 URI = "models:/digits-resnet8@best"
 RUN = """
 import sys, numpy, torch
@@ -60,7 +62,6 @@ def test_a_tampered_file_is_not_loaded(tracking: str, tmp_path: Path) -> None:
         load_modules(URI)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".pt"])
 def test_an_exported_file_predicts_alone_what_the_registered_model_does(
     tracking: str, tmp_path: Path, suffix: str

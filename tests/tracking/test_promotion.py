@@ -14,6 +14,8 @@ from pipeline.tracking import promotion, store
 from pipeline.tracking.aliases import promotions, settle
 from tests.tracking.test_registry import new_run
 
+pytestmark = pytest.mark.slow
+
 NAME = "digits-resnet8"
 REPOSITORY = Path(__file__).parents[2]
 SAME = {"data.digest": "d", "data.holdout": "{}"}
@@ -116,7 +118,6 @@ def test_paper_names_the_best_of_the_report_at_hand(client: MlflowClient) -> Non
     assert "paper" not in client.get_registered_model(NAME).aliases
 
 
-@pytest.mark.slow
 def test_promotions_by_two_processes_at_once_end_in_one_consistent_state(client: MlflowClient, tracking: str) -> None:
     code = (
         "import sys, time\n"

@@ -28,6 +28,8 @@ from pipeline.tracking.description import About
 from pipeline.tracking.registry import Registration, register_model
 from tests.tracking.factory import CLASSES, EVALUATION, METRICS, images, model_folder
 
+pytestmark = pytest.mark.slow
+
 ABOUT = About("handwritten digits", data_digest="d" * 64, recipe={"batch_size": 64, "optimizer": {"momentum": 0.9}})
 
 
@@ -235,7 +237,6 @@ def test_folders_that_are_incomplete_or_of_other_classes_are_refused(tracking: s
         register(folder, new_run())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("hostile", [False, True])
 def test_loading_in_another_process_from_another_folder(tracking: str, tmp_path: Path, hostile: bool) -> None:
     folder = model_folder(tmp_path, "resnet8-s0", 0)

@@ -14,6 +14,8 @@ from pipeline.tracking.results import read_history, send_report, send_results
 from tests.tracking.factory import METRICS
 from tests.tracking.test_runs import PARAMETERS, all_runs, begin, history, rows
 
+pytestmark = pytest.mark.slow
+
 FIGURES = {
     "runs": {"resnet20-s3": {"ten_crop": {"top1_error": 3.0, "n_images": 500}}},
     "ensembles": {"both": {"members": ["a", "b"], "ten_crop": {"top1_error": 2.5}, "leave_one_out": {"ten_crop": {}}}},

@@ -10,6 +10,8 @@ from pipeline.tracking import store
 from pipeline.tracking.system_metrics import SystemMetrics
 from tests.tracking.test_runs import begin
 
+pytestmark = pytest.mark.slow
+
 
 def test_samples_come_until_stopped() -> None:
     samples: list[dict[str, float]] = []
