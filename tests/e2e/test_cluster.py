@@ -88,7 +88,8 @@ def test_after_a_job_the_clone_is_as_if_it_had_run_there(jobs: dict[str, Clone],
     clone.run("dvc", "pull")
     assert "up to date" in clone.run("dvc", "status").stdout
     shown = json.loads(clone.run("dvc", "metrics", "show", "--json").stdout)[""]["data"]
-    assert set(shown) == {f"results/digits/runs/{run}.json" for run in RUNS} | {"results/digits/ensembles/both.json"}
+    ensembles = {f"results/digits/ensembles/{name}.json" for name in ("both", "searched")}
+    assert set(shown) == {f"results/digits/runs/{run}.json" for run in RUNS} | ensembles
     for run in RUNS:
         assert errors(clone, run) == errors(local, run)
         ours, theirs = (load_file(one.folder / f"models/digits/{run}/weights.safetensors") for one in (clone, local))

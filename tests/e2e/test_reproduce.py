@@ -14,6 +14,7 @@ import pytest
 from pipeline.data.store import Store
 from pipeline.evaluation.metrics import errors
 from pipeline.evaluation.predictions import Predictions
+from pipeline.report import names
 from tests.e2e.clone import RUNS, Clone
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ def test_metrics_are_those_of_the_saved_predictions(clone: Clone) -> None:
     metrics = results(clone, "metrics.json")
     assert set(metrics["runs"]) == set(RUNS)
     for run in RUNS:
-        assert set(metrics["runs"][run]) == PROTOCOLS | {"holdout"}
+        assert set(metrics["runs"][run]) == PROTOCOLS | {"holdout"} | set(names.WAYS) - {"multi_scale_softmax"}
         for protocol in PROTOCOLS:
             saved = Predictions.load(clone.folder / "predictions" / "digits" / run / f"{protocol}.npz")
             assert metrics["runs"][run][protocol] == errors(saved.probabilities, saved.labels)
@@ -107,7 +108,8 @@ def test_a_changed_run_or_plot_runs_its_own_stages_again_and_no_others(clone: Cl
 def test_dvc_shows_metrics_and_plots(clone: Clone) -> None:
     shown = json.loads(clone.run("dvc", "metrics", "show", "--json").stdout)
     files = shown[""]["data"]
-    assert set(files) == {f"results/digits/runs/{run}.json" for run in RUNS} | {"results/digits/ensembles/both.json"}
+    ensembles = {f"results/digits/ensembles/{name}.json" for name in ("both", "searched")}
+    assert set(files) == {f"results/digits/runs/{run}.json" for run in RUNS} | ensembles
     clone.run("dvc", "plots", "show", "-o", "plots")
     page = (clone.folder / "plots" / "index.html").read_text()
     assert "Test error against iteration" in page
