@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,6 +27,11 @@ TRAINING = {
     "curve_every": 20,
     "test_every": 40,
 }
+
+
+def _heed_interrupts() -> None:
+    """A shell's background jobs, and so the tests in one, are deaf to SIGINT, and hand that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Clone:
@@ -95,6 +101,7 @@ class Clone:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_heed_interrupts,
             )
 
     def _shorten(self, tree: dict[str, Any]) -> None:
