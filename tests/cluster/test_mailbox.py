@@ -3,6 +3,8 @@
 import json
 import time
 
+import pytest
+
 from pipeline.cluster.mailbox import SECONDS_BETWEEN_LOOKS, leave, mailbox
 
 
@@ -18,6 +20,7 @@ def test_letters_arrive_while_the_block_lasts_and_the_last_one_at_its_end() -> N
     assert received[-1] == [{"iteration": 1}, {"iteration": 2}]
 
 
+@pytest.mark.slow
 def test_an_empty_mailbox_and_an_unchanged_letter_are_not_handed_on() -> None:
     received: list[object] = []
     with mailbox(received.append):

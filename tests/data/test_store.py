@@ -112,6 +112,7 @@ def batches(store: Store, n: int, start: int = 0, processes: int = 0) -> list[np
     return [next(iterator)[0].numpy().copy() for _ in range(n)]
 
 
+@pytest.mark.slow
 def test_a_store_in_s3_leaves_the_manifest_alone_here(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESNET_CACHE", str(tmp_path / "cache"))
     source = write_ilsvrc2012(tmp_path / "source")
@@ -131,6 +132,7 @@ def test_a_store_in_s3_leaves_the_manifest_alone_here(s3: str, tmp_path: Path, m
     assert tree_of(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 def test_shards_in_s3_that_are_whole_are_not_written_again(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ def differences(contents: list[bytes], draws: Draws) -> np.ndarray:
     return np.array(found)
 
 
+@pytest.mark.slow
 def test_real_photographs(test_data: Path) -> None:
     archive = Archive.at(str(test_data / "imagenette" / VAL))
     with open(archive.url, "rb") as file:
@@ -51,6 +52,7 @@ def test_real_photographs(test_data: Path) -> None:
     assert found.mean() < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (2300, 1700), (4200, 2500), (100, 80), (640, 30)])
 def test_images_of_all_sizes(size: tuple[int, int]) -> None:
     content = jpeg(1, *size)

@@ -170,6 +170,7 @@ def unsettled(name: str) -> torch.nn.Module:
     return made.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet20", "plain20", "plain18", "resnet34c", "resnet50", "bn_inception"])
 def test_folding_takes_every_bn_and_changes_no_score(name: str) -> None:
     trained = unsettled(name)

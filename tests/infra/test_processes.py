@@ -13,6 +13,7 @@ import pytest
 from infra import processes
 
 
+@pytest.mark.slow
 def test_a_process_and_its_children_are_stopped_by_its_record(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys; child = subprocess.Popen(['sleep', '300']); print(child.pid, flush=True); child.wait()"

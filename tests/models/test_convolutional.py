@@ -25,6 +25,7 @@ def network_of(name: str) -> nn.Module:
     return network.eval()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "size"),
@@ -44,6 +45,7 @@ def test_equals_the_forward_where_the_map_is_one_pixel(name, size):
     torch.testing.assert_close(scored[:, :, 0, 0] / scale, scores / scale, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", IMAGENET + CIFAR)
 def test_mean_of_the_map_is_the_pooled_score(name):

@@ -19,6 +19,7 @@ def randomise(network: nn.Module) -> None:
             nn.init.uniform_(module.running_var, 0.5, 1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "torchvisions"),
     [
@@ -53,6 +54,7 @@ def test_stride_placement_changes_the_function_and_not_the_parameters():
     assert later.get_submodule("layer2.0.conv2").stride == (2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
 def test_map_sizes_of_table_1(name):
     with torch.device("meta"):

@@ -39,6 +39,7 @@ def test_every_network_of_the_paper_is_named():
     assert sorted(names()) == sorted(PAPER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PAPER if name != "resnet1202"])
 def test_evaluation_returns_scores(name):
     network = small(name, 7).eval()

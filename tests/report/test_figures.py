@@ -115,6 +115,7 @@ def test_nothing_run_draws_nothing(tmp_path):
     assert cost_figure(inputs) is None
 
 
+@pytest.mark.slow
 def test_files_are_the_same_bytes_each_time(inputs):
     plot = curves_figure(inputs)
     assert to_svg(plot, "A note.") == to_svg(plot, "A note.")

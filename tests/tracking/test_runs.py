@@ -45,6 +45,7 @@ def history(run_id: str, metric: str) -> dict[int, float]:
     return dict(found)
 
 
+@pytest.mark.slow
 def test_curves_parameters_tags_and_data_are_logged(tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_STAGE", "train@resnet20-s3")
     provenance = {"git_commit": "f" * 40, "data_digest": "d" * 64}

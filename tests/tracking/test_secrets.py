@@ -37,6 +37,7 @@ def test_keys_named_like_secrets_lose_their_values() -> None:
     assert hide(tree) == expected | {"list": ["x://***@b"]}
 
 
+@pytest.mark.slow
 def test_nothing_that_mlflow_keeps_of_a_run_has_a_secret(tracking: str) -> None:
     url = "https://ada:hunter2@host/images?token=hunter3"
     training = TrainingRun.start_or_continue(

@@ -43,6 +43,7 @@ def test_files_of_a_folder(tmp_path: Path) -> None:
     assert found(str(write_class_folders(tmp_path, IMAGES))) == EXPECTED
 
 
+@pytest.mark.slow
 def test_objects_in_s3(s3: str) -> None:
     for name, content in IMAGES.items():
         with publish(f"{s3}/{name}") as partial:

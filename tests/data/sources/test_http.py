@@ -55,6 +55,7 @@ def served(folder: Path, handler: type[SimpleHTTPRequestHandler]) -> Iterator[st
         thread.join()
 
 
+@pytest.mark.slow
 def test_archives_by_http_give_the_same_shards(tmp_path: Path) -> None:
     source = write_ilsvrc2012(tmp_path / "source")
     local = prepare(data("ilsvrc2012", source), tmp_path / "local")
