@@ -7,13 +7,14 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from infra.processes import free_ports
 
 PACKAGED = Path("/usr/lib/postgresql")
 """Where Debian has the servers' programs, a folder a version; they are not on the PATH."""
@@ -37,9 +38,7 @@ class PostgresServer:
             owner = _unprivileged()
             shutil.chown(self.folder, owner.pw_uid, owner.pw_gid)
             self._as = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_ports(1)[0]
         self.uri = f"postgresql://{user}:{self._password}@127.0.0.1:{self.port}/postgres"
         self._user = user
         self._process: subprocess.Popen[bytes] | None = None

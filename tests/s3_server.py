@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -13,20 +12,9 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infra import parts, processes
+
 BUCKET = "tests"
-_PORT_OPTIONS = (
-    "master.port",
-    "master.port.grpc",
-    "volume.port",
-    "volume.port.grpc",
-    "filer.port",
-    "filer.port.grpc",
-    "s3.port.grpc",
-    "s3.port.iceberg",
-    "s3.port.lance",
-    "admin.port",
-    "admin.port.grpc",
-)
 
 
 @dataclass
@@ -47,21 +35,17 @@ class S3Server:
 
     def environment(self) -> dict[str, str]:
         """The variables by which clients find the server and its keys."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
+        keys = parts.Keys(self.access_key, self.secret_key).environment()
+        return {**keys, "AWS_ENDPOINT_URL": self.endpoint, "AWS_DEFAULT_REGION": parts.REGION}
 
     def start(self) -> None:
         """Start it and wait until it answers; RuntimeError with its log when it does not."""
         program = weed()
         assert program is not None
-        self.port = self.port or _free_ports(1)[0]
+        self.port = self.port or processes.free_ports(1)[0]
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         log = open(self.folder / "weed.log", "ab")  # noqa: SIM115 — the server goes on writing to it
-        self.process = subprocess.Popen([program, *self._arguments()], stdout=log, stderr=log, cwd=self.folder)
+        self.process = subprocess.Popen(self._command(program), stdout=log, stderr=log, cwd=self.folder)
         deadline = time.monotonic() + 60
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -75,27 +59,17 @@ class S3Server:
             self.process.kill()
             self.process.wait()
 
-    def _arguments(self) -> list[str]:
+    def _command(self, program: str) -> list[str]:
         config = self.folder / "s3.json"
         keys = {"accessKey": self.access_key, "secretKey": self.secret_key}
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         config.write_text(
             json.dumps({"identities": [{"name": "tests", "credentials": [keys], "actions": actions}]}), encoding="utf-8"
         )
-        ports = dict(zip(_PORT_OPTIONS, _free_ports(len(_PORT_OPTIONS)), strict=True))
-        return [
-            "mini",
-            f"-dir={self.folder / 'data'}",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
-            "-master.telemetry=false",
-            "-admin.ui=false",
-            "-webdav=false",
-            f"-s3.config={config}",
-            f"-s3.port={self.port}",
-            f"-bucket={self.bucket}",
-            *(f"-{name}={port}" for name, port in ports.items()),
-        ]
+        inner = dict(zip(parts.WEED_PORTS, processes.free_ports(len(parts.WEED_PORTS)), strict=True))
+        data = str(self.folder / "data")
+        command = parts.weed_command(program, data, str(config), self.port, inner, "127.0.0.1")
+        return [*command, f"-bucket={self.bucket}"]
 
     def _answers(self) -> bool:
         try:
@@ -110,14 +84,3 @@ class S3Server:
 def weed() -> str | None:
     """The server's program, where it is installed."""
     return shutil.which("weed", path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin")
-
-
-def _free_ports(number: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from infra.processes import free_ports
+
 JSON = {"Content-Type": "application/json"}
 
 
 @contextmanager
 def serving(words: list[str], tracking: str, folder: Path) -> Iterator[int]:
     """The port of `python -m <words> --host … --port …`, once it answers; killed as the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_ports(1)[0]
     command = [sys.executable, "-m", *words, "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking, "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
