@@ -11,6 +11,8 @@ from typing import Any
 import fsspec
 import yaml
 
+from pipeline.storage import atomic_file, sha256_file
+
 LOCK = "dvc.lock"
 NOTE = "delivery.json"
 
@@ -48,7 +50,7 @@ def files_under(paths: Iterable[str]) -> list[str]:
 
 def digests(paths: Iterable[str]) -> dict[str, str]:
     """The digest of each file."""
-    return {path: sha256(Path(path).read_bytes()) for path in paths}
+    return {path: sha256_file(Path(path)) for path in paths}
 
 
 def send(place: str, stages: list[str], *, base: dict[str, str], params: str | None = None) -> None:
@@ -109,10 +111,8 @@ def _fetch(file_system: Any, root: str, path: str, digest: str) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with atomic_file(path) as partial:
+        partial.write_bytes(content)
 
 
 def _merge(lock: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ import yaml
 from infra import delivery
 from infra.parallel import DVC, Outcome, plan, run_stages
 from pipeline.config import PARAMS_FILE, check_networks, load_params
+from pipeline.tracking.surroundings import ray_submission
 
 ORIGIN = ".origin.json"
 """In the code that travels: the commit it is of, and the digests of the results that went along."""
@@ -67,8 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
 def job_id() -> str:
     """This job's submission identifier, as Ray tells it to what it runs; `job` outside a job."""
-    config = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
-    return str(config.get("metadata", {}).get("job_submission_id", "job"))
+    return ray_submission() or "job"
 
 
 def compose(overrides: list[str]) -> str:

@@ -17,7 +17,7 @@ from pipeline.cluster.capacity import require_room
 from pipeline.cluster.checkpoints import checkpoint_name, storage_path
 from pipeline.cluster.mailbox import Rows, leave, mailbox
 from pipeline.cluster.progress import Progress
-from pipeline.cluster.ray_session import cores
+from pipeline.cluster.spread import threads_of
 from pipeline.memory import reuse_freed_memory
 from pipeline.schema import Cluster
 from pipeline.training.checkpoints import DamagedCheckpointError
@@ -80,7 +80,7 @@ def _worker_settings(cluster: Cluster) -> WorkerSettings:
         checkpoint_every=cluster.checkpoint_every,
         progress_seconds=cluster.progress_seconds,
         loader_processes=cluster.loader_processes,
-        threads=cluster.cpus_per_worker or max(1, cores() // cluster.workers),
+        threads=threads_of(cluster),
     )
 
 

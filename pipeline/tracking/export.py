@@ -7,6 +7,7 @@ import importlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -99,11 +100,15 @@ def _images(count: int, side: int, seed: int) -> Tensor:
     return large.permute(0, 2, 3, 1).round().to(torch.uint8).contiguous()
 
 
-def _write_onnx(module: nn.Module, example: Tensor, file: Path) -> None:
+def _package(name: str) -> ModuleType:
     try:
-        importlib.import_module("onnxscript")
+        return importlib.import_module(name)
     except ImportError:
         raise ValueError("onnx: the packages of the extra 'export' are needed: pip install -e '.[export]'") from None
+
+
+def _write_onnx(module: nn.Module, example: Tensor, file: Path) -> None:
+    _package("onnxscript")
     dynamic = {"images": {0: torch.export.Dim.DYNAMIC}}
     program = torch.onnx.export(
         module,
@@ -119,11 +124,7 @@ def _write_onnx(module: nn.Module, example: Tensor, file: Path) -> None:
 
 
 def _read_onnx(file: Path) -> Run:
-    try:
-        onnxruntime = importlib.import_module("onnxruntime")
-    except ImportError:
-        raise ValueError("onnx: the packages of the extra 'export' are needed: pip install -e '.[export]'") from None
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    session = _package("onnxruntime").InferenceSession(str(file), providers=["CPUExecutionProvider"])
     return lambda images: np.asarray(session.run(None, {"images": images})[0])
 
 

@@ -24,10 +24,14 @@ _TAGS = ("kind", "seed", "precision")
 _SEARCHED = 50
 
 
+class ServerError(ValueError):
+    """The store is a server, which shows its pages itself."""
+
+
 def command(uri: str, host: str = "127.0.0.1", port: int = PORT) -> list[str]:
-    """What serves the pages of a database; ValueError for a URI that is a server already."""
+    """What serves the pages of a database; ServerError for a URI that is a server already."""
     if uri.startswith("http"):
-        raise ValueError(f"{store.shown_uri()}: is a server; open it in a browser")
+        raise ServerError(f"{store.shown_uri()}: is a server; open it in a browser")
     serve = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     root = store.artifact_root()
     return [*serve, "--backend-store-uri", uri, *(["--default-artifact-root", root] if root else [])]
@@ -90,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         serve = command(uri, options.host, options.port)
     except ValueError as error:
         print(error, file=sys.stderr)
-        return 0 if "is a server" in str(error) else 2
+        return 0 if isinstance(error, ServerError) else 2
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     try:
         return subprocess.run(serve, env=environment, check=False).returncode
