@@ -65,14 +65,16 @@ def _up(cluster: LocalCluster, options: argparse.Namespace) -> int:
 
 
 def _status(cluster: LocalCluster) -> int:
-    parts = cluster.running()
-    if not parts:
+    running = cluster.running()
+    if not running:
         print("nothing was started; `make cluster` does")
         return 1
-    for name, running in parts.items():
-        print(f"{name:<14} {'running' if running else 'NOT RUNNING':<12} {cluster.where(name)}")
+    answering = cluster.answering()
+    for name, lives in running.items():
+        state = "running" if answering[name] else "NOT ANSWERING" if lives else "NOT RUNNING"
+        print(f"{name:<14} {state:<14} {cluster.where(name)}")
     print(f"{'logs':<14} {_shown(cluster.folder / 'logs')}")
-    return 0 if all(parts.values()) else 1
+    return 0 if all(answering.values()) else 1
 
 
 def _down(cluster: LocalCluster, remove_data: bool) -> int:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import yaml
 
-from pipeline.storage import atomic_file, sha256_file
+from pipeline.config import PARAMS_FILE
+from pipeline.provenance import digest_of
+from pipeline.storage import StorageError, atomic_file, join_url, publish, read_bytes, sha256_file
 
 LOCK = "dvc.lock"
 NOTE = "delivery.json"
@@ -31,15 +33,6 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def uncached_outs(stages: Iterable[str]) -> list[str]:
-    """Paths of the stages' outs that git keeps instead of DVC, in the repository at hand."""
-    from dvc.repo import Repo
-
-    with Repo(_wait_for_lock=True) as repo, repo.lock:
-        found = [out for name in stages for stage in repo.stage.collect(name) for out in stage.outs]
-        return sorted(str(out.def_path) for out in found if not out.use_cache)
-
-
 def files_under(paths: Iterable[str]) -> list[str]:
     """The files that the paths, files or folders, are or hold."""
     found = []
@@ -53,58 +46,95 @@ def digests(paths: Iterable[str]) -> dict[str, str]:
     return {path: sha256_file(Path(path)) for path in paths}
 
 
+def base() -> dict[str, str]:
+    """Digests of what a delivery may replace, as it is now: results, parameters, each entry of dvc.lock."""
+    entries = yaml.safe_load(Path(LOCK).read_text(encoding="utf-8"))["stages"] if Path(LOCK).exists() else {}
+    return digests(files_under(["results", str(PARAMS_FILE)])) | _entry_digests(entries)
+
+
+def _entry_digests(entries: dict[str, Any]) -> dict[str, str]:
+    return {f"{LOCK}: {stage}": digest_of(entry) for stage, entry in entries.items()}
+
+
+def finished(stages: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Paths of the stages' outs that git keeps instead of DVC, and the stages' entries in dvc.lock.
+
+    Both are read while no other stage writes the lock file.
+    """
+    from dvc.repo import Repo
+
+    with Repo(_wait_for_lock=True) as repo, repo.lock:
+        found = [out for name in stages for stage in repo.stage.collect(name) for out in stage.outs]
+        entries = yaml.safe_load(Path(LOCK).read_text(encoding="utf-8"))["stages"]
+        outs = sorted(str(out.def_path) for out in found if not out.use_cache)
+        return outs, {stage: entries[stage] for stage in stages if stage in entries}
+
+
 def send(place: str, stages: list[str], *, base: dict[str, str], params: str | None = None) -> None:
     """Put what the finished `stages` of the repository at hand wrote at `place`; the note that lists it comes last.
 
-    `base` has the digests of results as the job was given them, `params` the text of parameters that the job composed.
+    `base` has the digests of what the job was given, `params` the text of parameters that the job composed.
+    StorageError where S3 does not take it.
     """
-    file_system, root = fsspec.url_to_fs(place)
-    outs = uncached_outs(stages) if stages else []
+    outs, lock = finished(stages) if stages else ([], {})
     files = digests(files_under(outs))
     for path, digest in files.items():
-        file_system.pipe_file(f"{root}/{digest}", Path(path).read_bytes())
-    entries = yaml.safe_load(Path(LOCK).read_text(encoding="utf-8"))["stages"] if stages else {}
-    lock = {stage: entries[stage] for stage in stages if stage in entries}
+        with publish(join_url(place, digest)) as partial:
+            shutil.copyfile(path, partial)
     note = {"stages": stages, "lock": lock, "outs": outs, "files": files, "base": base, "params": params}
-    file_system.pipe_file(f"{root}/{NOTE}", json.dumps(note).encode())
+    with publish(join_url(place, NOTE)) as partial:
+        partial.write_text(json.dumps(note), encoding="utf-8")
 
 
 def receive(place: str, force: bool = False) -> list[str]:
     """Bring a delivery into the clone at hand; the stages it has. Nothing is written unless all of it is sound.
 
-    DeliveryError when there is none, when a file is not what the note says, or when a result was changed here since the
-    job was given it (`force` overwrites it).
+    DeliveryError when there is none, when S3 does not give it, when a file is not what the note says, or when a result,
+    the parameters or a stage's lock entry was changed here since the job was given it (`force` overwrites it).
     """
-    file_system, root = fsspec.url_to_fs(place)
-    file_system.invalidate_cache()
-    try:
-        note = json.loads(file_system.cat_file(f"{root}/{NOTE}"))
-    except FileNotFoundError:
-        raise DeliveryError(f"{place}: the job has delivered nothing yet") from None
-    here = digests(files_under(note["outs"]))
-    changed = [path for path, digest in here.items() if digest not in _known(note, path)]
-    if changed and not force:
-        raise DeliveryError(
-            f"changed here since the job was submitted: {', '.join(changed)}; `--force` overwrites them"
-        )
-    contents = {path: _fetch(file_system, root, path, digest) for path, digest in note["files"].items()}
-    for path in set(here) - set(contents):
-        Path(path).unlink()
-    for path, content in contents.items():
-        _write(Path(path), content)
-    if note["params"] is not None:
-        _write(Path("params.yaml"), note["params"].encode())
-    _merge(note["lock"])
+    from dvc.repo import Repo
+
+    note = json.loads(_read(place, NOTE))
+    contents = {path: _fetch(place, path, digest) for path, digest in note["files"].items()}
+    with Repo(_wait_for_lock=True) as repo, repo.lock:
+        old = files_under(note["outs"])
+        if (changed := _changed(note, old)) and not force:
+            raise DeliveryError(
+                f"changed here since the job was submitted: {', '.join(changed)}; `--force` overwrites them"
+            )
+        for path in set(old) - set(contents):
+            Path(path).unlink()
+        for path, content in contents.items():
+            _write(Path(path), content)
+        if note["params"] is not None:
+            _write(PARAMS_FILE, note["params"].encode())
+        _merge(note["lock"])
     stages: list[str] = note["stages"]
     return stages
 
 
-def _known(note: dict[str, Any], path: str) -> set[str | None]:
-    return {note["base"].get(path), note["files"].get(path)}
+def _changed(note: dict[str, Any], files: list[str]) -> list[str]:
+    """What is here and is neither as the job was given it nor as it is delivered."""
+    here, delivered = base() | digests(files), note["files"] | _entry_digests(note["lock"])
+    replaced = [*files, *_entry_digests(note["lock"])]
+    if note["params"] is not None:
+        delivered[str(PARAMS_FILE)] = sha256(note["params"].encode())
+        replaced.append(str(PARAMS_FILE))
+    given = note["base"]
+    return [name for name in replaced if name in here and here[name] not in (given.get(name), delivered.get(name))]
 
 
-def _fetch(file_system: Any, root: str, path: str, digest: str) -> bytes:
-    content: bytes = file_system.cat_file(f"{root}/{digest}")
+def _read(place: str, name: str) -> bytes:
+    try:
+        return read_bytes(join_url(place, name))
+    except StorageError as error:
+        if name == NOTE and isinstance(error.__cause__, FileNotFoundError):
+            raise DeliveryError(f"{place}: the job has delivered nothing yet") from None
+        raise DeliveryError(str(error)) from error
+
+
+def _fetch(place: str, path: str, digest: str) -> bytes:
+    content = _read(place, digest)
     if sha256(content) != digest:
         raise DeliveryError(f"{path}: the content that arrived is not what the job sent; try again")
     return content
@@ -117,11 +147,10 @@ def _write(path: Path, content: bytes) -> None:
 
 def _merge(lock: dict[str, Any]) -> None:
     """Set the stages' entries in dvc.lock; those of other stages stay."""
-    from dvc.repo import Repo
     from dvc.utils.serialize import modify_yaml
 
     if not lock:
         return
-    with Repo(_wait_for_lock=True) as repo, repo.lock, modify_yaml(LOCK) as tree:
+    with modify_yaml(LOCK) as tree:
         tree.setdefault("schema", "2.0")
         tree.setdefault("stages", {}).update(lock)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +23,30 @@ import yaml
 from infra import delivery
 from infra.parallel import DVC, Outcome, plan, run_stages
 from pipeline.config import PARAMS_FILE, check_networks, load_params
-from pipeline.tracking.surroundings import ray_submission
+from pipeline.tracking.surroundings import ORIGIN, ray_submission
 
-ORIGIN = ".origin.json"
-"""In the code that travels: the commit it is of, and the digests of the results that went along."""
 ROOT = "RESNET_S3"
 """Names the project's place in S3, on every node of a cluster and in the user's shell."""
+WHAT_IT_IS_FOR = (
+    "models, checkpoints and results would go with the job's folder; start Ray's nodes with it, such as s3://bucket"
+)
 REMOTE = "cluster"
 PAUSES = (1, 5, 15, 30, 60)
-"""Seconds between the tries of the last delivery."""
+"""Seconds between the tries to read from S3 at the start, and to deliver at the end."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run the experiment's stages and deliver each as it is done; 0 when all succeeded, 2 for refused parameters."""
+    """Run the experiment's stages and deliver each as it is done; 0 when all succeeded, 2 where nothing can be run."""
     options = parser().parse_args(arguments)
+    if ROOT not in os.environ:
+        print(f"{ROOT} is not set on the cluster's head: {WHAT_IT_IS_FOR}", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, _stopped)
     with tempfile.TemporaryDirectory(prefix=f"{job_id()}-", ignore_cleanup_errors=True) as name:
         folder = Path(name) / "clone"
         shutil.copytree(Path.cwd(), folder, ignore=shutil.ignore_patterns("__pycache__"))
         os.chdir(folder)
+        given = delivery.base()
         try:
             composed = compose(options.set_param) if options.set_param else None
             check_networks(load_params())
@@ -48,7 +54,7 @@ def main(arguments: list[str]) -> int:
             print(error, file=sys.stderr)
             return 2
         settle(options.commit)
-        code = _run(options, composed)
+        code = _run(options, Courier(delivery.place_of(os.environ[ROOT], job_id()), given, composed))
         os.chdir("/")
     return code
 
@@ -94,46 +100,59 @@ def settle(commit: str | None) -> None:
     Path(".dvc").mkdir(exist_ok=True)
     write_dvc_config(no_scm=True)
     tree = yaml.safe_load(Path(PARAMS_FILE).read_text(encoding="utf-8"))
-    if root := os.environ.get(ROOT):
-        tree["cluster"]["storage"] = tree["cluster"]["storage"] or f"{root}/checkpoints"
+    tree["cluster"]["storage"] = tree["cluster"]["storage"] or f"{os.environ[ROOT]}/checkpoints"
     Path(PARAMS_FILE).write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
 
 
-def write_dvc_config(no_scm: bool = False) -> None:
-    """Name the DVC remote under RESNET_S3 in .dvc/config.local where none is named; keys stay in the environment."""
-    known = Path(".dvc/config").read_text(encoding="utf-8") if Path(".dvc/config").exists() else ""
-    local = Path(".dvc/config.local")
-    lines = ["[core]"] + (["    no_scm = true"] if no_scm else [])
-    root = os.environ.get(ROOT)
-    if root and "remote" not in known + (local.read_text(encoding="utf-8") if local.exists() else ""):
-        lines += [f"    remote = {REMOTE}", f"['remote \"{REMOTE}\"']", f"    url = {root}/dvc"]
-    if len(lines) > 1:
-        with open(local, "a", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+def write_dvc_config(no_scm: bool = False) -> str:
+    """Name the DVC remote under RESNET_S3 in .dvc/config.local, as the default where there is none; keys stay outside.
+
+    The name of the remote that this clone's jobs use: the default of .dvc/config, which travels with them, or that.
+    """
+    from dvc.config import Config
+
+    config = Config.from_cwd()
+    default = config["core"].get("remote")
+    with config.edit("local") as local:
+        if no_scm:
+            local["core"]["no_scm"] = True
+        if root := os.environ.get(ROOT):
+            local["remote"][REMOTE] = {"url": f"{root.rstrip('/')}/dvc"}
+            local["core"].setdefault("remote", default or REMOTE)
+    return str(config.read("repo")["core"].get("remote", REMOTE))
 
 
-def _run(options: argparse.Namespace, composed: str | None) -> int:
-    courier = Courier(delivery.place_of(os.environ[ROOT], job_id()), composed) if ROOT in os.environ else None
-    if courier:
-        courier.fetch()
+def _run(options: argparse.Namespace, courier: Courier) -> int:
+    if not courier.fetch():
+        return 1
     needs = plan(options.targets, options.force)
-    words = ["--force"] if options.force else []
-    outcome = run_stages(needs, options.jobs, {}, words, courier.deliver if courier else lambda stage: None)
-    _tell(outcome, courier)
-    return 1 if courier and not courier.finish() else outcome.code
+    words = ["--force"] if options.force else ["--pull"]  # what the run cache says was made before is fetched
+    outcome = run_stages(needs, options.jobs, {}, words, courier.deliver)
+    _tell(outcome)
+    return outcome.code if courier.finish() else 1
 
 
 class Courier:
-    """Takes outs to the DVC remote, and lock entries and results to where the user's clone picks them up."""
+    """Takes outs to the DVC remote, and lock entries and results to where the user's clone picks them up.
 
-    def __init__(self, place: str, params: str | None) -> None:
+    `given` has the digests of what came with the job, `params` the text of parameters that it composed.
+    """
+
+    def __init__(self, place: str, given: dict[str, str], params: str | None) -> None:
         self._place, self._params = place, params
+        self._base: dict[str, str] = _origin().get("base", given)
         self._finished: list[str] = []
         self._pushed: set[str] = set()
 
-    def fetch(self) -> None:
-        """Get what the DVC remote has of the experiment; what it lacks will be made anew."""
-        subprocess.run([*DVC, "pull", "--quiet", "--allow-missing"], check=False, stderr=subprocess.DEVNULL)
+    def fetch(self) -> bool:
+        """Get what the DVC remote has of the experiment, and the record of what was run before; what it lacks is made.
+
+        Tried again with growing pauses; False, having said so, where the remote can't be read.
+        """
+        if _patiently(lambda: not _dvc("pull", "--allow-missing", "--run-cache")):
+            return True
+        print("DVC's remote can't be read, so nothing is run; submit again when it can", file=sys.stderr)
+        return False
 
     def deliver(self, stage: str) -> None:
         """Deliver a stage that is done; when S3 fails, it goes with the next one."""
@@ -142,34 +161,41 @@ class Courier:
 
     def finish(self) -> bool:
         """Deliver what is left, with growing pauses while S3 fails; whether all went."""
-        for pause in PAUSES:
-            if self._try():
-                return True
-            time.sleep(pause)
-        return self._try()
+        return _patiently(self._try)
 
     def _try(self) -> bool:
         waiting = [stage for stage in self._finished if stage not in self._pushed]
-        if waiting and subprocess.run([*DVC, "push", "--quiet", *waiting], check=False).returncode:
+        if waiting and _dvc("push", "--run-cache", *waiting):
             return False
         self._pushed.update(waiting)
         try:
-            delivery.send(self._place, self._finished, base=_origin().get("results", {}), params=self._params)
-        except OSError as error:
-            print(f"{self._place}: {error}", file=sys.stderr)
+            delivery.send(self._place, self._finished, base=self._base, params=self._params)
+        except Exception as error:  # of S3, of DVC: none may end the stages that are at work
+            print(f"{self._place}: not delivered yet: {error}", file=sys.stderr)
             return False
         return True
 
 
-def _tell(outcome: Outcome, courier: Courier | None) -> None:
+def _dvc(*words: str) -> int:
+    return subprocess.run([*DVC, words[0], "--quiet", *words[1:]], check=False).returncode
+
+
+def _patiently(succeeds: Callable[[], bool]) -> bool:
+    """Whether it succeeds, at once or after one of the pauses."""
+    for pause in PAUSES:
+        if succeeds():
+            return True
+        time.sleep(pause)
+    return succeeds()
+
+
+def _tell(outcome: Outcome) -> None:
     if not outcome.failed:
         print(f"{len(outcome.finished)} stages finished" if outcome.finished else "data and pipelines are up to date")
     for words, stages in (("failed", outcome.failed), ("not run for it", outcome.skipped)):
         if stages:
             print(f"{words}: {' '.join(stages)}")
-    if courier is None:
-        print(f"{ROOT} is not set on the cluster's nodes: the results stay behind", file=sys.stderr)
-    elif outcome.finished:
+    if outcome.finished:
         print(f"to bring the results into a clone: python -m infra.submit --attach {job_id()}")
 
 

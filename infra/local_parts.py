@@ -23,6 +23,10 @@ HEAD_ADDRESS = "127.0.0.2"
 BACKEND = "MLFLOW_BACKEND_STORE_URI"
 """Names a database for MLflow, such as postgresql://…; otherwise SQLite in the cluster's folder."""
 STORE_BYTES = 300_000_000
+KNOWN_BY = {"s3": ("s3", "mlflow", "ray-"), "mlflow": ("mlflow", "ray-"), "ray": ("ray-",), "dashboard": ("ray-head",)}
+"""The parts that were started with each port, by the beginnings of their names."""
+SECONDS_TO_DRAIN = "5"
+"""For which a node that is told to end lets its work go on."""
 
 
 class LocalCluster:
@@ -43,6 +47,12 @@ class LocalCluster:
     def running(self) -> dict[str, bool]:
         """Each part that was started, and whether it lives."""
         return {name: processes.find(record) is not None for name, record in self._processes.items()}
+
+    def answering(self) -> dict[str, bool]:
+        """Each part that was started, and whether it does what it is there for."""
+        nodes = self._living_nodes()
+        known = {"s3": self._s3_answers, "mlflow": self._mlflow_answers, "ray-head": lambda: HEAD_ADDRESS in nodes}
+        return {name: known[name]() if name in known else _address(name) in nodes for name in self._processes}
 
     def where(self, name: str) -> str:
         """A part's address."""
@@ -69,12 +79,10 @@ class LocalCluster:
     def start(self, nodes: int, cpus: int, ports: dict[str, int]) -> None:
         """Start every part that does not run, and wait until each answers. StartError when one does not.
 
-        Parts that died are started with the ports, keys and data they had; the number of nodes and CPUs is as given.
+        Parts that died are started with the ports, keys and data they had; the number of nodes and CPUs is as given,
+        and a port that is asked for too, where no part that knows another one runs.
         """
-        if "ports" not in self._state:
-            chosen = {name: processes.port(ports[name], usual) for name, usual in self.USUAL_PORTS.items()}
-            self._state |= {"ports": chosen, "processes": {}}
-        self._state |= {"cpus": cpus}
+        self._state |= {"cpus": cpus, "ports": self._choose_ports(ports), "processes": self._processes}
         self._write_secrets()
         self._start("s3", self._weed(), self._base(), self._s3_answers)
         self._make_buckets()
@@ -85,13 +93,17 @@ class LocalCluster:
         for wait in waits:
             wait()
         for number in range(1, nodes + 1):  # one by one: nodes that start at once in one session disturb each other
-            there = (lambda wanted: lambda: self._nodes_alive() >= wanted)(number + 1)
-            self._start(f"ray-node-{number}", self._node(number, cpus), self._node_environment(), there)
+            name = f"ray-node-{number}"
+            there = (lambda address: lambda: address in self._living_nodes())(_address(name))
+            self._start(name, self._node(_address(name), cpus), self._node_environment(), there)
         self._write_environment()
 
     def stop(self) -> list[str]:
-        """Stop what was started here, the last first; the names of those that ran. Ray's logs are kept."""
-        stopped = [name for name in reversed(self._processes) if processes.stop(self._processes[name])]
+        """Stop what was started here, S3 after those who use it; the names of those that ran. Ray's logs are kept."""
+        stopped = []
+        for wave in ([name for name in self._processes if name != "s3"], ["s3"] if "s3" in self._processes else []):
+            lived = processes.stop(*(self._processes[name] for name in wave))
+            stopped += [name for name, did in zip(wave, lived, strict=True) if did]
         if ray := self._state.pop("ray_folder", None):
             with contextlib.suppress(OSError):
                 shutil.copytree(Path(ray) / "session_latest/logs", self.folder / "logs/ray", dirs_exist_ok=True)
@@ -121,6 +133,19 @@ class LocalCluster:
     def _token(self) -> Path:
         return self.folder / "ray-token"
 
+    def _choose_ports(self, wanted: dict[str, int]) -> dict[str, int]:
+        """The ports asked for, those of before, or the usual ones. StartError where running parts know another one."""
+        before = self._state.get("ports", {})
+        kept = {name: before.get(name) or processes.port(0, usual) for name, usual in self.USUAL_PORTS.items()}
+        running = [part for part, lives in self.running().items() if lives]
+        for name, port in kept.items():
+            knowing = [part for part in running if part.startswith(KNOWN_BY[name])]
+            if knowing and wanted[name] not in (0, port):
+                raise processes.StartError(
+                    f"--{name}-port {wanted[name]}: {', '.join(knowing)} run with {port}; `make cluster-down` first"
+                )
+        return {name: wanted[name] or port for name, port in kept.items()}
+
     def _keys(self, name: str) -> parts.Keys:
         return parts.Keys(**json.loads((self.folder / "secrets.json").read_text(encoding="utf-8"))[name])
 
@@ -149,7 +174,8 @@ class LocalCluster:
 
     def _node_environment(self) -> dict[str, str]:
         client = parts.client_environment(self.endpoint, self.tracking_uri, self._keys("project"))
-        return self._base() | parts.RAY_SETTINGS | client | {"RAY_AUTH_TOKEN_PATH": str(self._token)}
+        mine = {"RAY_AUTH_TOKEN_PATH": str(self._token), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": SECONDS_TO_DRAIN}
+        return self._base() | parts.RAY_SETTINGS | client | mine
 
     def _weed(self) -> list[str]:
         program = _program("weed")
@@ -171,8 +197,7 @@ class LocalCluster:
         more = ["--num-cpus=0", f"--temp-dir={self._state['ray_folder']}", *_ray_ports()]
         return _ray(parts.ray_head_command(HEAD_ADDRESS, ports["ray"], HOST, ports["dashboard"], *more))
 
-    def _node(self, number: int, cpus: int) -> list[str]:
-        address = f"127.0.0.{2 + number}"
+    def _node(self, address: str, cpus: int) -> list[str]:
         return _ray(
             parts.ray_worker_command(
                 self.gcs,
@@ -205,9 +230,10 @@ class LocalCluster:
         return _status_of(f"{self.tracking_uri}/health") == 200
 
     def _dashboard_answers(self) -> bool:
-        return self._nodes_alive() >= 1
+        return HEAD_ADDRESS in self._living_nodes()
 
-    def _nodes_alive(self) -> int:
+    def _living_nodes(self) -> set[str]:
+        """The addresses of the nodes that Ray's head takes to be alive; none where it does not answer."""
         token = self._token.read_text(encoding="utf-8")
         url = f"http://{HOST}:{self._state['ports']['dashboard']}/api/v0/nodes"
         request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
@@ -215,8 +241,8 @@ class LocalCluster:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 nodes = json.load(answer)["data"]["result"]["result"]
         except (OSError, ValueError, KeyError, TypeError):
-            return 0
-        return sum(node["state"] == "ALIVE" for node in nodes)
+            return set()
+        return {node["node_ip"] for node in nodes if node["state"] == "ALIVE"}
 
     def _make_buckets(self) -> None:
         import boto3
@@ -232,6 +258,11 @@ class LocalCluster:
         there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
         for bucket in {parts.BUCKET, parts.MLFLOW_BUCKET} - there:
             client.create_bucket(Bucket=bucket)
+
+
+def _address(node: str) -> str:
+    """The loopback address of the node `ray-node-<number>`, after the head's."""
+    return f"127.0.0.{2 + int(node.rpartition('-')[2])}"
 
 
 def _program(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import networkx
 import psutil
 
 SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_TO_END = 20.0
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock"]
 HINTS = ("To track the changes with git", "\tgit add", "To enable auto staging", "\tdvc config", "Use `dvc push`")
 Needs = dict[str, set[str]]
@@ -39,24 +41,21 @@ def plan(targets: Iterable[str] = (), force: bool = False) -> Needs:
 
     A stage after a changed one is left to `dvc repro -s`, which runs it only if its dependencies came out different.
     """
-    from dvc.repo import Repo
+    from dvc.repo import Repo, lock_repo
     from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
     names = list(targets)
-    with Repo(_wait_for_lock=True) as repo, repo.lock:
+    with Repo(_wait_for_lock=True) as repo, lock_repo(repo):
         graph = get_active_graph(repo.index.graph)
         steps = plan_repro(graph, collect_stages(repo, names) if names else None)
+        changed = set() if force else set(repo.status(names or None, with_deps=bool(names)))
     order = [stage.addressing for stage in steps]
     edges = networkx.relabel_nodes(graph, {stage: stage.addressing for stage in graph})
-    due = set(order) if force else _due(edges, set(order), names)
+    due = set(order) if force else _due(edges, set(order), changed)
     return {name: due & networkx.descendants(edges, name) for name in order if name in due}
 
 
-def _due(edges: networkx.DiGraph, chosen: set[str], targets: list[str]) -> set[str]:
-    from dvc.repo import Repo
-
-    with Repo(_wait_for_lock=True) as repo:
-        changed = set(repo.status(targets or None, with_deps=bool(targets)))
+def _due(edges: networkx.DiGraph, chosen: set[str], changed: set[str]) -> set[str]:
     return {name for name in chosen if changed & ({name} | networkx.descendants(edges, name))}
 
 
@@ -70,7 +69,8 @@ def run_stages(
     """Run the stages, at most `jobs` at once, each by a `dvc repro -s` of its own with `options`.
 
     A failure holds up only what depends on it. `on_finished` is called with each stage that succeeded, between starts.
-    Whatever ends this early (a signal, an error) ends the stages too.
+    Whatever ends this early (a signal, an error) ends the stages too, all at once. Ctrl-C reaches them as well: they
+    are told again only where they have not ended by then, as a training told twice ends without a checkpoint.
     """
     outcome, running = Outcome(), dict[str, _Running]()
     try:
@@ -81,9 +81,11 @@ def run_stages(
                 break
             _collect(running, outcome, on_finished)
             time.sleep(SECONDS_BETWEEN_LOOKS)
+    except KeyboardInterrupt:
+        psutil.wait_procs(_families(running), timeout=SECONDS_TO_END)
+        raise
     finally:
-        for process in running.values():
-            process.end()
+        _end(_families(running))
     ended = {*outcome.finished, *outcome.failed}
     outcome.skipped = [stage for stage in needs if stage not in ended]
     return outcome
@@ -106,6 +108,18 @@ def _collect(running: dict[str, _Running], outcome: Outcome, on_finished: Callab
             on_finished(stage)
         else:
             print(f"{stage}: failed with exit code {code}; what does not depend on it goes on", flush=True)
+
+
+def _families(running: Mapping[str, _Running]) -> list[psutil.Process]:
+    return [process for stage in running.values() for process in stage.family()]
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Ask them to end, and wait: training keeps its latest checkpoint."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    psutil.wait_procs(processes, timeout=SECONDS_TO_END)
 
 
 class _Running:
@@ -132,16 +146,13 @@ class _Running:
             self._reader.join(5)
         return code
 
-    def end(self) -> None:
-        """Ask it and what it started to end, and wait: training keeps its latest checkpoint."""
+    def family(self) -> list[psutil.Process]:
+        """It and what it started, as far as they live."""
         try:
-            family = [*psutil.Process(self._process.pid).children(recursive=True), psutil.Process(self._process.pid)]
+            first = psutil.Process(self._process.pid)
+            return [*first.children(recursive=True), first]
         except psutil.NoSuchProcess:
-            return
-        for process in family:
-            if process.is_running():
-                process.terminate()
-        psutil.wait_procs(family, timeout=20)
+            return []
 
     def _show(self) -> None:
         assert self._process.stdout is not None

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 SECONDS_TO_END = 15
+SECONDS_FOR_THE_REST = 3
 LINES_SHOWN = 25
 
 
@@ -50,21 +51,24 @@ def find(record: Mapping[str, Any] | None) -> psutil.Process | None:
         return None
 
 
-def stop(record: Mapping[str, Any] | None) -> bool:
-    """End the process and its descendants, by force if need be; whether it lived."""
-    process = find(record)
-    if process is None:
-        return False
-    family = [process, *process.children(recursive=True)]
-    for one in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.terminate()
-    _, alive = psutil.wait_procs(family, timeout=SECONDS_TO_END)
-    for one in alive:
+def stop(*records: Mapping[str, Any] | None) -> list[bool]:
+    """End the processes, all at once, and their descendants, by force if need be; which of them lived.
+
+    Each is asked itself, and ends its children as it sees fit; what is left of these is asked then.
+    """
+    found = [find(record) for record in records]
+    living = [process for process in found if process is not None]
+    children = [child for process in living for child in process.children(recursive=True)]
+    for asked, seconds in ((living, SECONDS_TO_END), (children, SECONDS_FOR_THE_REST)):
+        for one in asked:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.terminate()
+        psutil.wait_procs(asked, timeout=seconds)
+    for one in (*living, *children):
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
-    psutil.wait_procs(alive, timeout=SECONDS_TO_END)
-    return True
+    psutil.wait_procs([*living, *children], timeout=SECONDS_TO_END)
+    return [process is not None for process in found]
 
 
 def wait_until(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import signal
@@ -14,17 +15,17 @@ from pathlib import Path
 import psutil
 
 from infra.parallel import DVC, plan, run_stages
-from pipeline.cluster import cores, session
+from pipeline.cluster import OWN_RAY, NoClusterError, address_of, cores, session
+from pipeline.cluster_section import Cluster
 from pipeline.config import check_networks, load_params
 from pipeline.report import print_summary
-from pipeline.schema import Cluster
 
 PR_SET_PDEATHSIG = 1
 STAGE_OPTIONS = ("-f", "--force", "--pull", "--allow-missing", "--no-run-cache", "--no-commit")
 
 
 def main(arguments: list[str]) -> int:
-    """Run `dvc repro` with `arguments`; its exit code, or 2 when the parameters are refused.
+    """Run `dvc repro` with `arguments`; its exit code, or 2 when the parameters, or the cluster's address, are refused.
 
     `-j N` runs up to N stages at once, each by a `dvc repro -s` of its own; a failure holds up only what depends on it.
     """
@@ -36,12 +37,15 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     _end_with_parent()
-    signal.signal(signal.SIGTERM, _end_children)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         _wait_for_others()
         code = (
             _repro(params.cluster, rest) if choices.jobs == 1 else _repro_parallel(params.cluster, choices.jobs, rest)
         )
+    except NoClusterError as error:
+        print(error, file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to go on", file=sys.stderr)
         return 130
@@ -63,9 +67,23 @@ def _repro(cluster: Cluster, arguments: list[str]) -> int:
     """`dvc repro`, its stages on one Ray that lives as long as it does; none is started when nothing is to be done."""
     if subprocess.run([*DVC, "status", "--quiet"], check=False).returncode == 0 and not arguments:
         return subprocess.run([*DVC, "repro"], check=False).returncode
+    ours = {} if address_of(cluster) else {OWN_RAY: "1"}
     with session(cluster) as address:
-        environment = {**os.environ, "RAY_ADDRESS": address}
-        return subprocess.run([*DVC, "repro", *arguments], env=environment, check=False).returncode
+        environment = {**os.environ, "RAY_ADDRESS": address, **ours}
+        return _run_to_its_end([*DVC, "repro", *arguments], environment)
+
+
+def _run_to_its_end(command: list[str], environment: dict[str, str]) -> int:
+    """Its exit code. A signal is handed on to the stage at work and its end waited for: training keeps a checkpoint."""
+    process = subprocess.Popen(command, env=environment)
+    try:
+        return process.wait()
+    except (KeyboardInterrupt, SystemExit):
+        for stage in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stage.terminate()
+        process.wait()
+        raise
 
 
 def _repro_parallel(cluster: Cluster, jobs: int, arguments: list[str]) -> int:
@@ -79,9 +97,9 @@ def _repro_parallel(cluster: Cluster, jobs: int, arguments: list[str]) -> int:
     if not needs:
         print("Data and pipelines are up to date.")
         return 0
-    ours = not (os.environ.get("RAY_ADDRESS") or cluster.address)
+    ours = {} if address_of(cluster) else _share(jobs)
     with session(cluster) as address:
-        outcome = run_stages(needs, jobs, {"RAY_ADDRESS": address, **(_share(jobs) if ours else {})}, options)
+        outcome = run_stages(needs, jobs, {"RAY_ADDRESS": address, **ours}, options)
     if outcome.failed:
         skipped = f"; not run for it: {' '.join(outcome.skipped)}" if outcome.skipped else ""
         print(f"failed: {' '.join(outcome.failed)}{skipped}", file=sys.stderr)
@@ -120,9 +138,7 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _end_children(signum: int, frame: object) -> None:
-    for child in psutil.Process().children(recursive=True):
-        child.terminate()
+def _terminate(signum: int, frame: object) -> None:
     raise SystemExit(128 + signum)
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +21,38 @@ from infra.job import ORIGIN, ROOT, compose, write_dvc_config
 from infra.processes import environment_without
 from pipeline.config import check_networks, load_params
 from pipeline.provenance import code_version
+from pipeline.tracking.surroundings import git_patch
 
 UPLOAD_LIMIT = 100 * 2**20
 STOPPED = 143
 
 
 def main(arguments: list[str]) -> int:
-    """Submit or attach; the job's exit code, 2 when the parameters are refused, 130 when detached by Ctrl-C."""
+    """Submit or attach; the job's exit code, 2 when something is refused, 130 when detached by Ctrl-C."""
     options = _parse(arguments)
     try:
         if options.set_param:
             compose(options.set_param)
         params = load_params()
         check_networks(params)
+        if options.attach:
+            return _see_through(lambda: _client(options.address), options.attach, options.force)
         client = _client(options.address)
         if options.stop:
             return 0 if client.stop_job(options.stop) else 1
-        job = options.attach or _submit(client, params.experiment, _entrypoint(options))
-    except (ValueError, ConnectionError) as error:
+        if not options.beside:
+            _refuse_beside_another(client, params.experiment)
+        job = _submit(client, params.experiment, _entrypoint(options))
+    except ValueError as error:
         print(error, file=sys.stderr)
+        return 2
+    except (OSError, RuntimeError) as error:
+        print(_one_line(error), file=sys.stderr)
         return 2
     if options.detach:
         print(f"to come back to it: python -m infra.submit --attach {job}")
         return 0
-    return _see_through(client, job, params.experiment, options.force)
+    return _see_through(lambda: client, job, options.force)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -54,6 +63,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("-j", "--jobs", type=int, default=2, help="stages at once (default: %(default)s)")
     parser.add_argument("--address", help="the cluster's dashboard (default: RAY_API_SERVER_ADDRESS)")
     parser.add_argument("--detach", action="store_true", help="submit, and don't wait")
+    parser.add_argument(
+        "--beside", action="store_true", help="submit though a job of this experiment is at work, with other recipes"
+    )
     parser.add_argument("--attach", metavar="JOB", help="follow a job submitted before, and bring its results")
     parser.add_argument("--stop", metavar="JOB", help="stop a job; what it finished can still be brought with --attach")
     parser.add_argument("--force", action="store_true", help="overwrite results that were changed here meanwhile")
@@ -68,14 +80,24 @@ def _client(address: str | None) -> Any:
     try:
         return JobSubmissionClient(address)
     except (RuntimeError, ConnectionError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConnectionError(
-            f"no cluster takes jobs here ({reason}); `make cluster`, then `source .cluster/env`"
+            f"no cluster takes jobs here ({_one_line(error)}); `make cluster`, then `source .cluster/env`"
         ) from None
 
 
 def _entrypoint(options: argparse.Namespace) -> str:
     return shlex.join(["python", "-m", "infra.job", "-j", str(options.jobs), *options.targets])
+
+
+def _refuse_beside_another(client: Any, experiment: str) -> None:
+    """ValueError where a job of the experiment is at work: the same training twice would mix their checkpoints."""
+    for job in client.list_jobs():
+        if not job.status.is_terminal() and (job.metadata or {}).get("experiment") == experiment:
+            raise ValueError(
+                f"job {job.submission_id} of {experiment} is at work: follow it (--attach {job.submission_id}), stop it"
+                " (--stop), or submit --beside it, where no run has the same recipe: these would write the same"
+                " checkpoints and the same MLflow run"
+            )
 
 
 def _submit(client: Any, experiment: str, entrypoint: str) -> str:
@@ -108,8 +130,8 @@ def pack(folder: Path) -> str | None:
     ).split():
         print(f"not tracked by git, so left here: {' '.join(strangers)}", file=sys.stderr)
     version = code_version()
-    results = delivery.digests(delivery.files_under(["results"]))
-    origin = {"commit": version["git_commit"], "dirty": version["git_dirty"], "results": results}
+    origin = {"commit": version["git_commit"], "dirty": version["git_dirty"], "base": delivery.base()}
+    origin["patch"] = git_patch(new=False)  # what git does not track stays here
     (folder / ORIGIN).write_text(json.dumps(origin), encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if size > UPLOAD_LIMIT:
@@ -118,25 +140,45 @@ def pack(folder: Path) -> str | None:
     return commit
 
 
-def _see_through(client: Any, job: str, experiment: str, force: bool) -> int:
-    """Follow the job to its end and bring back what it finished; its exit code."""
+def _see_through(connect: Callable[[], Any], job: str, force: bool) -> int:
+    """Follow the job to its end and bring back what it finished, also where it can't be followed; its exit code.
+
+    2 where the cluster does not know it, or does not answer; 1 where nothing came that should have.
+    """
     try:
-        code = follow(client, job)
+        client = connect()
+        code = _follow_or_stop(client, job)
+    except KeyboardInterrupt:
+        print(f"\ndetached; the job goes on: python -m infra.submit --attach {job}", file=sys.stderr)
+        return 130
+    except (RuntimeError, OSError) as error:
+        print(f"{job} can't be followed ({_one_line(error)}); what it has delivered is brought", file=sys.stderr)
+        code = 2
+    brought = _bring(job, force)
+    return code or brought
+
+
+def _follow_or_stop(client: Any, job: str) -> int:
+    """As `follow`; Ctrl-C asks whether to stop the job, and is handed on where that is not wanted."""
+    try:
+        return follow(client, job)
     except KeyboardInterrupt:
         if not _wants_to_stop():
-            print(f"\ndetached; the job goes on: python -m infra.submit --attach {job}", file=sys.stderr)
-            return 130
+            raise
         client.stop_job(job)
-        code = follow(client, job)
-    return _bring(job, experiment, force) or code
+        return follow(client, job)
 
 
 def follow(client: Any, job: str) -> int:
-    """Print the job's output as it comes, until it has ended; its exit code, 143 when it was stopped."""
+    """Print the job's output as it comes, until it has ended; its exit code, 143 when it was stopped.
+
+    RuntimeError where the cluster does not know the job, OSError where it answers no more.
+    """
+    client.get_job_info(job)
     try:
         asyncio.run(_tail(client, job))
-    except RuntimeError as error:
-        print(f"its output can't be followed ({error}); waiting for its end", file=sys.stderr)
+    except Exception as error:  # of several libraries: whether the job is there is asked below
+        print(f"its output can't be followed ({_one_line(error)}); waiting for its end", file=sys.stderr)
     while not (info := client.get_job_info(job)).status.is_terminal():
         time.sleep(1)
     if info.status == "STOPPED":
@@ -160,7 +202,7 @@ def _wants_to_stop() -> bool:
         return False
 
 
-def _bring(job: str, experiment: str, force: bool) -> int:
+def _bring(job: str, force: bool) -> int:
     """Results and lock entries into this clone; 0, or 1 when they can't be brought."""
     if ROOT not in os.environ:
         print(f"{ROOT} is not set here, so the results stay in the cluster: source its env file", file=sys.stderr)
@@ -170,9 +212,19 @@ def _bring(job: str, experiment: str, force: bool) -> int:
     except delivery.DeliveryError as error:
         print(error, file=sys.stderr)
         return 1
-    write_dvc_config()
-    print(f"brought: {' '.join(stages)}; `dvc pull` brings models and data" if stages else "nothing to bring")
+    print(f"brought: {' '.join(stages)}; `{_pull_command()}` brings models and data" if stages else "nothing to bring")
     return 0
+
+
+def _pull_command() -> str:
+    from dvc.config import Config
+
+    remote = write_dvc_config()
+    return "dvc pull" if Config.from_cwd()["core"].get("remote") == remote else f"dvc pull -r {remote}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _git(*words: str) -> str:

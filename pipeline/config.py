@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from pipeline.cluster_section import Cluster
 from pipeline.refusals import explain, read_yaml
-from pipeline.schema import Augmentation, Cluster, Data, EnsembleSearch, Evaluation, Plateau, Report, Run, Training
+from pipeline.schema import Augmentation, Data, EnsembleSearch, Evaluation, Plateau, Report, Run, Training
 from pipeline.section import Name, Section
 
 PARAMS_FILE = Path("params.yaml")
@@ -61,6 +63,10 @@ def load_params(path: str | Path = PARAMS_FILE) -> Params:
         tree = read_yaml(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file; run from the repository's root") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: no text in UTF-8 (byte {error.start}); give a YAML file of parameters") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid YAML: {error}") from error
     return parse_params(tree, str(path))
@@ -98,6 +104,7 @@ def _problems(params: Params) -> list[str]:
         *_search_problems(params),
         *_mean_problems(params),
         *_holdout_problems(params),
+        *_worker_problems(params),
     ]
 
 
@@ -168,6 +175,23 @@ def _holdout_problems(params: Params) -> list[str]:
     return []
 
 
+def _worker_problems(params: Params) -> list[str]:
+    problems: dict[str, list[str]] = {}
+    for run in params.runs:
+        try:
+            recipe = _merged_training(params, run)
+        except ValueError:
+            continue  # told as the run's problem
+        try:
+            params.cluster.counts(recipe.batch_size, recipe.bn_images)
+        except ValueError as error:
+            problems.setdefault(str(error), []).append(run)
+    own = {
+        problem: "" if len(runs) == len(params.runs) else f" ({', '.join(runs)})" for problem, runs in problems.items()
+    }
+    return [problem + runs for problem, runs in own.items()]
+
+
 def check_networks(params: Params) -> None:
     """Refuse a network that the zoo doesn't know and options that the network doesn't take; ValueError lists them.
 
@@ -199,7 +223,9 @@ def check_networks(params: Params) -> None:
 
 def main(arguments: list[str]) -> int:
     """Check a file of parameters, params.yaml by default: one line about it, or its errors and exit code 1."""
-    path = arguments[0] if arguments else str(PARAMS_FILE)
+    parser = argparse.ArgumentParser(prog="python -m pipeline.config", description=main.__doc__)
+    parser.add_argument("file", nargs="?", default=str(PARAMS_FILE), help="the parameters (default: %(default)s)")
+    path = parser.parse_args(arguments).file
     try:
         params = load_params(path)
         check_networks(params)
@@ -209,7 +235,7 @@ def main(arguments: list[str]) -> int:
     recipe = params.training
     print(
         f"{path}: experiment {params.experiment}, {len(params.runs)} runs of {recipe.iterations} iterations"
-        f" of {recipe.batch_size} images, {len(params.ensembles)} ensembles,"
+        f" of {recipe.batch_size} images, {len(params.ensembles) + len(params.ensemble_searches)} ensembles,"
         f" protocols {', '.join(params.evaluation.protocols.chosen())}"
     )
     return 0

@@ -44,6 +44,11 @@ def ensembles_dir(experiment: str) -> Path:
     return results_dir(experiment) / "ensembles"
 
 
+def members_dir(experiment: str) -> Path:
+    """How the ensembles' members were chosen, and the errors without each of them, a file an ensemble."""
+    return results_dir(experiment) / "members"
+
+
 def registry_record(experiment: str) -> Path:
     """What was put into the model registry."""
     return results_dir(experiment) / "registry.json"

@@ -49,7 +49,7 @@ def _explain(problem: Any, root: type[BaseModel]) -> str:
         return f"{key}.{_tag_problem(problem)}"
     if kind == "value_error":
         return ".".join([*keys, str(problem["ctx"]["error"])])
-    return f"{key or 'parameters'}: {problem['input']!r} is not allowed: {_reason(problem)}"
+    return f"{key or 'parameters'}: {problem['input']!r} is not allowed: {_reason(problem, root)}"
 
 
 def _tag_problem(problem: Any) -> str:
@@ -60,11 +60,23 @@ def _tag_problem(problem: Any) -> str:
     return f"{name}: {problem['ctx']['tag']!r} is not allowed: use one of {problem['ctx']['expected_tags']}"
 
 
-def _reason(problem: Any) -> str:
+def _reason(problem: Any, root: type[BaseModel]) -> str:
     value = problem["input"]
+    if problem["type"] == "model_type":
+        return f"Input should be a valid dictionary, with the keys {_keys_of(problem['ctx']['class_name'], root)}"
     if isinstance(value, str) and EXPONENT_WITHOUT_POINT.match(value):
         return f"{problem['msg']} (YAML reads it as text: write it with a point, such as 1.0e-4)"
     return str(problem["msg"])
+
+
+def _keys_of(name: str, root: type[BaseModel]) -> str:
+    """The keys of the section of this class, wherever it stands below `root`."""
+    waiting = [root]
+    for section in waiting:
+        if section.__name__ == name:
+            return ", ".join(section.model_fields)
+        waiting += [each for field in section.model_fields.values() for each in _sections(field.annotation)]
+    raise AssertionError(f"no section {name} below {root.__name__}")
 
 
 def _allowed(keys: list[str], model: type[BaseModel], root: type[BaseModel]) -> str:

@@ -194,7 +194,8 @@ class Training(Section):
             raise ValueError(f"bn_images: {self.bn_images} must divide batch_size {self.batch_size}")
         if isinstance(self.schedule, Steps) and any(m >= self.iterations for m in self.schedule.milestones):
             raise ValueError(
-                f"schedule.milestones: {list(self.schedule.milestones)} must lie below iterations {self.iterations}"
+                f"schedule.milestones: {list(self.schedule.milestones)} must lie below iterations {self.iterations};"
+                f" with fewer, set them too: -S 'training.schedule.milestones=[{self.iterations // 2}]'"
             )
         if self.test_every % self.curve_every:
             raise ValueError(f"test_every: {self.test_every} must be a multiple of curve_every {self.curve_every}")
@@ -259,6 +260,8 @@ class Evaluation(Section):
     batch_size: Size
     """Views that go through the network at once; changes speed, not results."""
     precision: Precision
+    compile: bool = False
+    """torch.compile, by all protocols but multi_scale; changes speed and rounding alone."""
     protocols: Protocols
     unlabelled_split: Literal["test", "val"] | None = None
     """A split without labels that is predicted too, for a submission to a test server; null for none."""
@@ -283,27 +286,6 @@ class EnsembleSearch(Section):
     """Members at most."""
     seed: int = Field(ge=0)
     """Of the half's draw."""
-
-
-class Cluster(Section):
-    """Where and how training is executed; nothing here changes a result beyond rounding."""
-
-    address: str | None
-    """Ray cluster to join; null starts Ray on this machine (RAY_ADDRESS, where set, comes first)."""
-    workers: Size
-    cpus_per_worker: Size | None
-    """CPUs, and threads, of a worker; null divides this machine's cores among the workers."""
-    gpus_per_worker: float = Field(ge=0)
-    storage: str | None
-    """Absolute path or URL for checkpoints; null keeps them under checkpoints/."""
-    loader_processes: int = Field(ge=0)
-    """Processes that decode and crop for each worker; 0 does it in the worker."""
-    checkpoint_every: Size
-    """Iterations between checkpoints."""
-    checkpoints_kept: Size
-    max_failures: int = Field(ge=0)
-    """How often lost workers are replaced before the training fails."""
-    progress_seconds: float = Field(gt=0)
 
 
 class Run(Section):

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -87,10 +88,17 @@ def _flush(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Retry:
-    """How often, and after which pauses, a remote operation is tried again; each pause is twice the one before."""
+    """How often, and after which pauses, a remote operation is tried again.
+
+    Each pause is twice the one before, up to `longest_pause`. `level` is that of the warnings that say so.
+    """
 
     attempts: int = 6
     first_pause: float = 0.5
+    longest_pause: float = 30.0
+    seconds: float | None = None
+    """Tries again for so long instead of `attempts` times, and says so once."""
+    level: int = logging.WARNING
 
 
 DEFAULT_RETRY = Retry()
@@ -143,21 +151,35 @@ def attempt(action: Callable[[Any, str], T], url: str | Path, retry: Retry = DEF
     StorageError names `url` and the reason: at once where trying again cannot help (no such file, access denied).
     """
     system, path = resolve(url)
-    pause = retry.first_pause
-    for remaining in reversed(range(retry.attempts)):
+    began, pause = time.monotonic(), retry.first_pause
+    tries = 0
+    while True:
+        tries += 1
         try:
             return action(system, path)
         except ContentError:
             raise
         except Exception as error:  # each file system has errors of its own
-            if not remaining or not _may_pass(error, url):
-                raise StorageError(
-                    f"{url}: cannot be {_PARTICIPLE[verb]}: {_reason(error, retry, remaining)}"
-                ) from error
-            _LOGGER.warning("%s: %s; trying again in %.1f s", url, _one_line(error), pause)
-        time.sleep(pause)
-        pause *= 2
-    raise AssertionError("unreachable")
+            left = _left(retry, tries, time.monotonic() - began)
+            if not left or not _may_pass(error, url):
+                raise StorageError(f"{url}: cannot be {_PARTICIPLE[verb]}: {_reason(error, tries)}") from error
+            _tell(url, error, retry, tries, pause)
+        time.sleep(min(pause, left))
+        pause = min(2 * pause, retry.longest_pause)
+
+
+def _left(retry: Retry, tries: int, seconds: float) -> float:
+    """For how long it may still be tried, after so many tries in so many seconds; 0 where it is enough."""
+    if retry.seconds is None:
+        return math.inf if tries < retry.attempts else 0.0
+    return max(0.0, retry.seconds - seconds)
+
+
+def _tell(url: str | Path, error: Exception, retry: Retry, tries: int, pause: float) -> None:
+    if retry.seconds is None:
+        _LOGGER.log(retry.level, "%s: %s; trying again in %.1f s", url, _one_line(error), pause)
+    elif tries == 1:
+        _LOGGER.log(retry.level, "%s: %s; trying again for %g s", url, _one_line(error), retry.seconds)
 
 
 def read_bytes(url: str | Path, retry: Retry = DEFAULT_RETRY) -> bytes:
@@ -265,12 +287,11 @@ def _may_pass(error: Exception, url: str | Path) -> bool:
     return not is_local(url) and not isinstance(error, _FINAL_ERRORS) and type(error).__name__ not in _FINAL_NAMES
 
 
-def _reason(error: Exception, retry: Retry, remaining: int) -> str:
+def _reason(error: Exception, tries: int) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file or folder"
     if isinstance(error, PermissionError) or type(error).__name__ in _FINAL_NAMES:
         return f"access denied ({_one_line(error)}); check the permissions, and the credentials and their expiry"
-    tries = retry.attempts - remaining
     return _one_line(error) + (f" ({tries} attempts)" if tries > 1 else "")
 
 

@@ -8,8 +8,8 @@ from pipeline.data.prepare import prepare
 
 def run(at: stage.Stage) -> None:
     """Write the store of the experiment's images, its tasks run by Ray."""
-    with cluster.session(at.params.cluster):
-        manifest = prepare(at.params.data, paths.data_dir(at.experiment), run_tasks=cluster.map_tasks)
+    with cluster.mapping(at.params.cluster) as run_tasks:
+        manifest = prepare(at.params.data, paths.data_dir(at.experiment), run_tasks=run_tasks)
     counts = ", ".join(f"{split.n_images:,} {name}" for name, split in manifest.splits.items())
     print(f"{at.experiment}: {counts} images of {len(manifest.class_names)} classes")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from pipeline.storage import atomic_directory, read_json, write_json
 from pipeline.tracking.names import provenance_tags
 from pipeline.tracking.runs import TrainingRun
 from pipeline.tracking.store import initialise
+from pipeline.tracking.surroundings import CHECKPOINTS, Surroundings, checkpoints_tag
 from pipeline.training.session import RunSpec
+
+SECONDS_TO_TELL = {"FINISHED": 60.0, "FAILED": 30.0, "KILLED": 10.0}
+"""How long the end of a run waits for an MLflow that is away; who is told to end soon has little time."""
 
 
 def run(at: stage.Stage) -> None:
@@ -25,6 +30,7 @@ def run(at: stage.Stage) -> None:
     if at.waited and _already_trained(at, spec):
         print(f"{at.run}: trained by the process that was at work; nothing left to do")
         return
+    cluster.refuse_another_recipe(spec, at.params.cluster)
     provenance = gather_provenance(spec.parameters(), spec.data_digest, now())
     with cluster.session(at.params.cluster):
         record = _train(at, spec, provenance)
@@ -33,28 +39,34 @@ def run(at: stage.Stage) -> None:
 
 
 def _train(at: stage.Stage, spec: RunSpec, provenance: dict[str, Any]) -> dict[str, Any]:
+    storage = at.params.cluster.storage
+    surroundings = Surroundings.here({"ray.job_id": cluster.job_id(), CHECKPOINTS: checkpoints_tag(storage)})
     with (
-        _tracked(at, spec, provenance) as tracked,
+        _tracked(at, spec, provenance, surroundings) as tracked,
         cluster.train(spec, at.params.cluster, tracked.log_curves) as trained,
     ):
-        return _write_model(at, trained, tracked.wait_for_run_id(10.0), provenance)
+        return _write_model(at, trained, tracked.wait_for_run_id(10.0), provenance, surroundings)
 
 
-@contextmanager
-def _tracked(at: stage.Stage, spec: RunSpec, provenance: dict[str, Any]) -> Iterator[TrainingRun]:
+@contextlib.contextmanager
+def _tracked(
+    at: stage.Stage, spec: RunSpec, provenance: dict[str, Any], surroundings: Surroundings
+) -> Iterator[TrainingRun]:
     """The training's MLflow run: continued where a checkpoint is, ended as the block ends."""
-    initialise()
+    with contextlib.suppress(ValueError):  # a database that can't be used: a warning of the run's, as of a server away
+        initialise()
     tracked = TrainingRun.start_or_continue(
         at.experiment,
         at.run,
         digest_of(spec.identity()),
         spec.parameters(),
-        {**provenance_tags(provenance), "ray.job_id": cluster.job_id()},
+        provenance_tags(provenance),
         anew=not cluster.has_checkpoint(spec, at.params.cluster),
         dataset=(at.experiment, spec.data_digest, spec.data.url or spec.data.source),
         provenance=provenance,
+        surroundings=surroundings,
     )
-    tracked.log_surroundings()
+    tracked.log_load()
     status = "FAILED"
     try:
         yield tracked
@@ -63,20 +75,25 @@ def _tracked(at: stage.Stage, spec: RunSpec, provenance: dict[str, Any]) -> Iter
         status = "KILLED"
         raise
     finally:
-        tracked.finish(status)
+        if not tracked.finish(status, SECONDS_TO_TELL[status]):
+            print(f"{at.run}: MLflow has not all of it; evaluate, or register, sends what is missing", file=sys.stderr)
 
 
 def make_spec(at: stage.Stage) -> RunSpec:
-    """The run's specification from parameters and prepared data."""
+    """The run's specification from parameters and prepared data.
+
+    Workers open the store where its shards lie, which other machines reach; in this folder where these lie here.
+    """
     network, seed = split_run(at.run)
-    store = str(paths.data_dir(at.experiment).absolute())
+    here = paths.data_dir(at.experiment).absolute()
+    opened = Store.open(here)
     return RunSpec(
         experiment=at.experiment,
         run=at.run,
         network=network,
         seed=seed,
-        store=store,
-        data_digest=Store.open(store).digest,
+        store=opened.manifest.store or str(here),
+        data_digest=opened.digest,
         data=at.params.data,
         augmentation=at.params.augmentation,
         training=at.params.training_of(at.run),
@@ -89,7 +106,9 @@ def _already_trained(at: stage.Stage, spec: RunSpec) -> bool:
     return record.exists() and read_json(record)["identity"] == digest_of(spec.identity())
 
 
-def _write_model(at: stage.Stage, trained: Path, run_id: str | None, provenance: dict[str, Any]) -> dict[str, Any]:
+def _write_model(
+    at: stage.Stage, trained: Path, run_id: str | None, provenance: dict[str, Any], surroundings: Surroundings
+) -> dict[str, Any]:
     """Copy the finished model into place, its record completed by where it comes from; the record."""
     record = read_json(trained / paths.RECORD)
     for key in ("precision", "hardware", "workers"):
@@ -99,6 +118,7 @@ def _write_model(at: stage.Stage, trained: Path, run_id: str | None, provenance:
     with atomic_directory(paths.model_dir(at.experiment, at.run)) as folder:
         shutil.copytree(trained, folder, dirs_exist_ok=True)
         write_json(folder / paths.RECORD, record)
+        surroundings.save(folder)
     return record
 
 

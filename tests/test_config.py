@@ -113,6 +113,10 @@ def test_unknown_key_is_named_with_what_is_allowed(digits: dict[str, Any], key: 
         ("runs", {}, "{} is not allowed: Dictionary should have at least 1 item"),
         ("experiment", "My Digits", "'My Digits' is not allowed: String should match"),
         ("evaluation/protocols/multi_scale/shorter_sides", [], "is not allowed"),
+        ("cluster/workers", [2], "[2] is not allowed: give a number of at least 1, or [least, most]"),
+        ("cluster/workers", [2, 1], "[2, 1] is not allowed: give a number of at least 1, or [least, most]"),
+        ("cluster/workers", 1.5, "1.5 is not allowed: give a number of at least 1, or [least, most]"),
+        ("cluster/workers", True, "True is not allowed: give a number of at least 1, or [least, most]"),
     ],
 )
 def test_value_is_named_with_what_is_allowed(digits: dict[str, Any], key: str, value: Any, reason: str) -> None:
@@ -176,6 +180,24 @@ def test_contradiction_is_named(digits: dict[str, Any], key: str, value: Any, me
     assert message in refusal(changed(digits, key, value))
 
 
+def test_workers_that_cannot_share_the_batch_are_refused_with_what_can(digits: dict[str, Any]) -> None:
+    parts = changed(digits, "training/bn_images", 16)
+    assert parse_params(changed(parts, "cluster/workers", 4)).cluster.counts(64, 16) == [4]
+    assert parse_params(changed(parts, "cluster/workers", [1, 8])).cluster.counts(64, 16) == [1, 2, 4]
+    for asked in (3, 8, [5, 7]):
+        assert refusal(changed(parts, "cluster/workers", asked)) == (
+            f"params.yaml: cluster.workers: {asked} cannot share training.batch_size 64 in parts of training.bn_images"
+            " 16; what can: 1, 2, 4"
+        )
+
+
+def test_a_run_that_workers_cannot_share_is_named(digits: dict[str, Any]) -> None:
+    tree = changed(changed(digits, "training/bn_images", 16), "cluster/workers", 4)
+    message = refusal(changed(tree, "runs/resnet20-s0/training", {"bn_images": 32}))
+    assert message.startswith("params.yaml: cluster.workers: 4 cannot share training.batch_size 64 in parts of")
+    assert message.endswith("training.bn_images 32; what can: 1, 2 (resnet20-s0)")
+
+
 def test_watching_a_holdout_that_is_not_there(digits: dict[str, Any]) -> None:
     plateau = {"kind": "plateau", "factor": 0.1, "watch": "holdout_error", "patience": 3, "threshold": 0.1, "drops": 2}
     tree = changed(digits, "training/schedule", plateau)
@@ -209,8 +231,19 @@ def test_file_that_is_not_parameters(tmp_path: Path) -> None:
         load_params(path)
     assert "line 3" in str(caught.value)
     path.write_text("", encoding="utf-8")
-    with pytest.raises(ValueError, match="None is not allowed"):
+    with pytest.raises(ValueError, match=r"None is not allowed.*with the keys experiment, data, augmentation"):
         load_params(path)
+    path.write_bytes(b"title: caf\xe9")
+    with pytest.raises(ValueError, match=r"params\.yaml: no text in UTF-8 \(byte 10\)"):
+        load_params(path)
+    with pytest.raises(ValueError, match="cannot be read: Is a directory"):
+        load_params(tmp_path)
+
+
+def test_run_without_a_section_is_told_its_keys(digits: dict[str, Any]) -> None:
+    found = refusal(changed(digits, "runs/resnet32-s0", None))
+    assert found.startswith("params.yaml: runs.resnet32-s0: None is not allowed")
+    assert found.endswith("with the keys training")
 
 
 def test_runs_own_recipe(digits: dict[str, Any]) -> None:
@@ -272,7 +305,9 @@ def test_main_prints_a_line_or_the_errors(
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(digits), encoding="utf-8")
     assert main([str(path)]) == 0
-    assert "experiment digits, 4 runs" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "experiment digits, 4 runs" in out
+    assert ", 2 ensembles," in out  # one declared, one searched
     path.write_text(yaml.safe_dump(changed(digits, "runs/resnet21-s0", {"training": {}})), encoding="utf-8")
     assert main([str(path)]) == 1
     captured = capsys.readouterr()

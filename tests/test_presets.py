@@ -29,7 +29,8 @@ def test_preset_composes_and_passes(experiment: str, cluster: str, tmp_path: Pat
     params = load_params(output)
     check_networks(params)
     assert params.experiment == experiment
-    assert params.cluster.workers >= 1
+    assert params.cluster.least_workers >= 1
+    assert params.cluster.joining_seconds < 60
 
 
 def test_params_yaml_is_the_composition_of_the_defaults(tmp_path: Path) -> None:

@@ -120,6 +120,28 @@ def test_missing_credentials_are_named(monkeypatch: pytest.MonkeyPatch, s3: str)
         storage.read_bytes(f"{s3}/a")
 
 
+def test_patience_in_seconds_ends_and_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(storage.time, "sleep", pauses.append)
+    monkeypatch.setattr(storage.time, "monotonic", lambda: sum(pauses))
+
+    def fail(system: object, path: str) -> None:
+        raise OSError("away")
+
+    with caplog.at_level(logging.WARNING), pytest.raises(StorageError, match=r"memory://a: .*away \(26 attempts\)"):
+        storage.attempt(fail, "memory://a", Retry(seconds=600))
+    assert pauses[:7] == [0.5, 1, 2, 4, 8, 16, 30]
+    assert max(pauses) == 30
+    assert sum(pauses) == 600
+    assert caplog.messages == ["memory://a: OSError: away; trying again for 600 s"]
+    caplog.clear()
+    with caplog.at_level(logging.WARNING), pytest.raises(StorageError):
+        storage.attempt(fail, "memory://a", Retry(seconds=1, level=logging.DEBUG))
+    assert not caplog.messages
+
+
 @pytest.mark.slow
 def test_a_dead_server_is_asked_again_with_growing_pauses(
     tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-JOINING_SECONDS = 30.0
-"""How long nodes that are still joining are waited for."""
 
 
-def require_room(workers: int, each: Mapping[str, float], patience: float = JOINING_SECONDS) -> None:
+def require_room(workers: int, each: Mapping[str, float], patience: float) -> None:
     """Refuse, after `patience` seconds, workers that the cluster's nodes could not hold even if they were idle.
 
     `each` are the resources of one worker. ValueError names what is asked for and what there is. Nothing is refused
     on a cluster that Ray enlarges by itself.
     """
-    import ray
     from ray._private.state import state
 
     deadline = time.monotonic() + patience
     while not state.get_max_resources_from_cluster_config():
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if places(nodes, each) >= workers:
+        if places(living_nodes(), each) >= workers:
             return
         if time.monotonic() >= deadline:
-            raise ValueError(_refusal(workers, each, nodes))
+            raise ValueError(_refusal(workers, each, living_nodes()))
         time.sleep(min(1.0, patience))
+
+
+def living_nodes() -> list[dict[str, float]]:
+    """The resources of the nodes that live, in use or not."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def places(nodes: Iterable[Mapping[str, float]], each: Mapping[str, float]) -> int:
@@ -35,14 +36,15 @@ def places(nodes: Iterable[Mapping[str, float]], each: Mapping[str, float]) -> i
     return sum(int(min((node.get(name, 0.0) + 1e-6) // amount for name, amount in needed.items())) for node in nodes)
 
 
-def _refusal(workers: int, each: Mapping[str, float], nodes: list[dict[str, Any]]) -> str:
-    held = "; ".join(_listed({name: node.get(name, 0.0) for name in each}) for node in nodes)
+def _refusal(workers: int, each: Mapping[str, float], nodes: list[dict[str, float]]) -> str:
+    held = "; ".join(listed({name: node.get(name, 0.0) for name in each}) for node in nodes)
     return (
-        f"cluster.workers: {workers} of {_listed(each)} each do not fit into the Ray cluster, which has"
+        f"cluster.workers: {workers} of {listed(each)} each do not fit into the Ray cluster, which has"
         f" {len(nodes)} {'node' if len(nodes) == 1 else 'nodes'} ({held}), room for {places(nodes, each)}: lower"
         " cluster.workers, cluster.cpus_per_worker or cluster.gpus_per_worker, or add nodes"
     )
 
 
-def _listed(resources: Mapping[str, float]) -> str:
+def listed(resources: Mapping[str, float]) -> str:
+    """The resources in words: '8 CPU, 1 GPU'."""
     return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())

@@ -6,11 +6,16 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
+import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from pipeline.schema import Cluster
+from pipeline.cluster.capacity import require_room
+from pipeline.cluster.waiting import tell_obstacle
+from pipeline.cluster_section import Cluster
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -18,8 +23,21 @@ SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that a signal left behind must not start another Ray
     "RAY_worker_niceness": "0",  # Ray's 15 starves training beside anything else that computes
 }
+SECONDS_TO_ANSWER = 5.0
+TASK = {"CPU": 1.0}
+"""What one of the tasks takes of a node, in Ray's names."""
+
+
+class NoClusterError(ValueError):
+    """No Ray cluster is there to be joined; the message says what to set or start."""
+
+
+def address_of(cluster: Cluster) -> str | None:
+    """The Ray cluster to join: RAY_ADDRESS, else `cluster.address`; None where one is started on this machine."""
+    return os.environ.get("RAY_ADDRESS") or cluster.address
 
 
 @contextlib.contextmanager
@@ -27,23 +45,47 @@ def session(cluster: Cluster) -> Iterator[str]:
     """Ray for the length of the block: the cluster at RAY_ADDRESS or `cluster.address`, else one started here.
 
     Gives the cluster's address, with which child processes join it. Ray listens on all interfaces whatever it is told,
-    so a cluster started here takes only calls with a token that lives as long as it does.
+    so a cluster started here takes only calls with a token that lives as long as it does. NoClusterError where nothing
+    answers at the address.
     """
     for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
-    address = os.environ.get("RAY_ADDRESS") or cluster.address
+    address = address_of(cluster)
     if not address:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         _require_token()
+    else:
+        _require_answer(address)
     import ray
 
     local: dict[str, Any] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
-    with _root_logger_kept():
-        ray.init(address=address or "local", logging_config=ray.LoggingConfig(log_level="ERROR"), **local)
+    with _root_logger_kept(), _termination_kept():
+        try:
+            ray.init(address=address or "local", logging_config=ray.LoggingConfig(log_level="ERROR"), **local)
+        except ConnectionError as error:
+            raise _no_cluster(address or "local", error) from None
     try:
         yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """NoClusterError where nothing listens there, which Ray would take the better part of a minute to find out."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: OSError) -> NoClusterError:
+    return NoClusterError(
+        f"no Ray cluster answers at {address} ({error}); start it, or set RAY_ADDRESS, or cluster.address, to one"
+        " that runs, or neither to use this machine alone"
+    )
 
 
 def job_id() -> str:
@@ -65,6 +107,19 @@ def _root_logger_kept() -> Iterator[None]:
         root.handlers[:] = handlers
 
 
+@contextlib.contextmanager
+def _termination_kept() -> Iterator[None]:
+    """Ray takes SIGTERM over from this process, to print a stack and abort it three seconds later."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
 def _require_token() -> None:
     """Have Ray ask for a token of this process's own; too late once ray is imported, which then keeps its mode."""
     if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
@@ -79,10 +134,29 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@contextlib.contextmanager
+def mapping(cluster: Cluster) -> Iterator[Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]]:
+    """A `map` whose calls are Ray's tasks, for the length of the block; Ray is started with the first of them.
+
+    Its call raises ValueError where no node could hold a task.
+    """
+    with contextlib.ExitStack() as begun:
+        addresses: list[str] = []
+
+        def run(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+            if not addresses:
+                addresses.append(begun.enter_context(session(cluster)))
+                require_room(1, TASK, cluster.joining_seconds)
+                tell_obstacle(1, TASK)
+            return map_tasks(function, items)
+
+        yield run
+
+
 def map_tasks(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """`function` of each item, as Ray tasks of one CPU each, in the items' order; the first error is raised."""
     import ray
 
-    task = ray.remote(num_cpus=1)(function)
+    task = ray.remote(num_cpus=TASK["CPU"])(function)
     for reference in [task.remote(item) for item in items]:
         yield ray.get(reference)

@@ -1,40 +1,32 @@
-"""Training with Ray Train: the plain loop on its workers, checkpoints and curves on their way back."""
+"""Training with Ray Train, as seen from the driver: workers started and waited for, signals handed on to them."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import secrets
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipeline.cluster.capacity import require_room
-from pipeline.cluster.checkpoints import checkpoint_name, storage_path
-from pipeline.cluster.mailbox import Rows, leave, mailbox
-from pipeline.cluster.progress import Progress
-from pipeline.cluster.spread import threads_of
-from pipeline.memory import reuse_freed_memory
-from pipeline.schema import Cluster
-from pipeline.training.checkpoints import DamagedCheckpointError
-from pipeline.training.distributed import world
-from pipeline.training.session import RunSpec, Session
+from pipeline.cluster.checkpoints import CheckpointStore, checkpoint_name, store_of
+from pipeline.cluster.letters import ERROR, HEARD, STOP, STOPPED, Letters, Rows, curves_received
+from pipeline.cluster.notices import termination_callback
+from pipeline.cluster.spread import resources, threads_of
+from pipeline.cluster.waiting import Waiting, presence
+from pipeline.cluster.worker import MODEL, WorkerSettings, train_on_worker
+from pipeline.cluster_section import Cluster
+from pipeline.storage import Retry
+from pipeline.training.session import RunSpec
 
-MODEL = "model"
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """What a worker needs besides the run: nothing here changes a result."""
-
-    checkpoint_every: int
-    progress_seconds: float
-    loader_processes: int
-    threads: int
+SECONDS_TO_BE_HEARD = 5.0
+"""A training whose workers answer no letter for so long has none at work."""
+SECONDS_OF_A_MOMENT = 1.0
+HOW = {130: "interrupted", 143: "told to end (SIGTERM)"}
 
 
 @contextlib.contextmanager
@@ -42,155 +34,133 @@ def train(spec: RunSpec, cluster: Cluster, on_checkpoint: Callable[[Rows], None]
     """Train `spec` from its latest checkpoint, if any; the finished model's folder, which lasts as long as the block.
 
     `on_checkpoint` is given the whole curve so far, once a checkpoint that holds it is kept: no point is handed on and
-    then trained again. ValueError for more workers than the cluster could hold; RuntimeError when training fails.
+    then trained again. ValueError for what no new attempt cures, such as workers that cannot share the batch or do not
+    fit into the cluster; RuntimeError when training fails otherwise. SIGTERM and Ctrl-C, raised by the stage as
+    SystemExit and KeyboardInterrupt, have the workers keep a checkpoint first, and end in SystemExit; a second one ends
+    at once.
     """
-    with mailbox(on_checkpoint) as folder:
-        result = _fit(_trainer(spec, cluster, folder))
-    if result.error is not None:
-        raise RuntimeError(f"{spec.run}: training failed: {result.error}") from result.error
-    with result.checkpoint.as_directory() as kept:
-        yield Path(kept) / MODEL
+    counts = cluster.counts(spec.training.batch_size, spec.training.bn_images)
+    require_room(counts[0], resources(cluster), cluster.joining_seconds)
+    letters = Letters(f"{checkpoint_name(spec)}-{secrets.token_hex(4)}")
+    with tempfile.TemporaryDirectory(prefix="ray-train-") as folder, letters, curves_received(letters, on_checkpoint):
+        waiting = Waiting(spec.run, counts[0], resources(cluster), folder)
+        _fit(spec.run, _trainer(spec, cluster, counts, letters, folder), letters, waiting.look)
+    store, retry = store_of(spec, cluster), Retry(seconds=cluster.checkpoint_patience_seconds)
+    with store.fetched(_last(spec, store, retry), retry) as kept:
+        yield kept / MODEL
 
 
-def _trainer(spec: RunSpec, cluster: Cluster, curve_folder: str) -> Any:
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+def _last(spec: RunSpec, store: CheckpointStore, retry: Retry) -> int:
+    """The last iteration, whose checkpoint holds the model; RuntimeError where it is gone."""
+    if (last := spec.training.iterations) not in store.iterations(retry):
+        raise RuntimeError(
+            f"{spec.run}: trained to the end, but the checkpoint of iteration {last} is no longer in {store.url}: a"
+            " training of the same recipe was at work there, too, or it was removed; run again, one at a time"
+        )
+    return last
 
-    settings = _worker_settings(cluster)
-    gpus = {"GPU": cluster.gpus_per_worker} if cluster.gpus_per_worker else {}
-    each = {"CPU": settings.threads, **gpus}
-    require_room(cluster.workers, each)
-    return TorchTrainer(
-        _train_on_worker,
-        train_loop_config={"spec": spec, "settings": settings},
-        scaling_config=ScalingConfig(num_workers=cluster.workers, use_gpu=bool(gpus), resources_per_worker=each),
+
+def _trainer(spec: RunSpec, cluster: Cluster, counts: list[int], letters: Letters, folder: str) -> Any:
+    from ray.train import FailureConfig, LoggingConfig, RunConfig
+
+    from pipeline.cluster.elastic import ElasticTrainer
+
+    return ElasticTrainer(
+        train_on_worker,
+        counts=counts,
+        train_loop_config={"spec": spec, "settings": _worker_settings(spec, cluster, letters)},
+        scaling_config=_scaling(cluster, counts),
         run_config=RunConfig(
             name=checkpoint_name(spec),
-            storage_path=storage_path(cluster),
+            storage_path=folder,  # what Ray itself keeps; checkpoints are kept by the first worker
             failure_config=FailureConfig(max_failures=cluster.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=cluster.checkpoints_kept),
-            callbacks=[_curve_callback(curve_folder)],
+            callbacks=[termination_callback(), presence(folder)],
             logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # the stub is of Tune's RunConfig
         ),
     )
 
 
-def _worker_settings(cluster: Cluster) -> WorkerSettings:
+def _scaling(cluster: Cluster, counts: list[int]) -> Any:
+    from ray.train.v2.api.config import ScalingConfig
+
+    return ScalingConfig(
+        num_workers=(counts[0], counts[-1]) if len(counts) > 1 else counts[0],
+        use_gpu=cluster.gpus_per_worker > 0,
+        resources_per_worker=resources(cluster),
+        elastic_resize_monitor_interval_s=cluster.resize_seconds,
+    )
+
+
+def _worker_settings(spec: RunSpec, cluster: Cluster, letters: Letters) -> WorkerSettings:
     return WorkerSettings(
+        store=store_of(spec, cluster),
+        letters=letters,
         checkpoint_every=cluster.checkpoint_every,
+        patience=cluster.checkpoint_patience_seconds,
         progress_seconds=cluster.progress_seconds,
         loader_processes=cluster.loader_processes,
         threads=threads_of(cluster),
     )
 
 
-def _fit(trainer: Any) -> Any:
-    """The result of `trainer.fit()`, run beside the main thread, whose signals so stay our own: Ctrl-C ends at once."""
-    outcome: dict[str, Any] = {}
+def _fit(run: str, trainer: Any, letters: Letters, meanwhile: Callable[[], None]) -> None:
+    """`trainer.fit()`, run beside the main thread, whose signals so stay our own; `meanwhile` is called often."""
+    outcome: dict[str, BaseException] = {}
+    over = threading.Event()
 
     def fit() -> None:
         try:
-            outcome["result"] = trainer.fit()
+            trainer.fit()
         except BaseException as error:
             outcome["error"] = error
+        finally:
+            over.set()
 
-    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.5)
+    threading.Thread(target=fit, name="ray-train", daemon=True).start()
+    if code := _wait(over, letters, meanwhile):
+        raise SystemExit(_end(run, code, letters))
+    if (incurable := _found(letters, ERROR)) is not None:
+        raise ValueError(incurable)
     if "error" in outcome:
-        raise RuntimeError(f"training failed: {outcome['error']}") from outcome["error"]
-    return outcome["result"]
+        raise RuntimeError(f"{run}: training failed: {outcome['error']}") from outcome["error"]
 
 
-def _curve_callback(folder: str) -> Any:
-    from ray.train import UserCallback
+def _wait(over: threading.Event, letters: Letters, meanwhile: Callable[[], None]) -> int:
+    """Wait until it is over; the exit code of a signal that came meanwhile, upon which the workers are told, or 0.
 
-    class CurveCallback(UserCallback):
-        """Leaves the curve in the driver's mailbox; it runs in Ray's controller process, on the driver's machine."""
-
-        def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-            leave(folder, metrics[0]["curve"])
-
-    return CurveCallback()
-
-
-def _train_on_worker(config: dict[str, Any]) -> None:
-    """The loop of one Ray Train worker."""
-    import ray.train
-    from ray.train.torch import get_device
-
-    _set_logging()
-    reuse_freed_memory()
-    spec, settings = config["spec"], config["settings"]
-    torch.set_num_threads(settings.threads)
-    session = Session(spec, device=get_device(), loader_processes=settings.loader_processes)
-    kept = ray.train.get_checkpoint()
-    if kept is not None:
-        _restore(session, kept)
-    _advance(session, settings)
-
-
-def _restore(session: Session, kept: Any) -> None:
-    """Continue from the newest sound checkpoint, `kept` or one before it; from nothing where all are damaged.
-
-    Each worker decides for itself: all read the same bytes.
+    A second signal ends the wait, unless it is of the same moment, as where a whole group of processes is told; so do
+    workers that are not there to hear.
     """
-    tell = logging.getLogger(__name__).warning if world()[0] == 0 else logging.getLogger(__name__).debug
-    for checkpoint in _up_to(kept):
+    code, told_at = 0, 0.0
+    while not over.is_set():
         try:
-            with checkpoint.as_directory() as folder:
-                session.restore(Path(folder))
-            return
-        except (DamagedCheckpointError, FileNotFoundError) as error:
-            tell("%s: checkpoint passed over, as it is damaged: %s", session.spec.run, error)
-    tell("%s: no sound checkpoint is left; training begins anew", session.spec.run)
+            over.wait(0.5)  # no thread.join, which a signal makes believe, in Python 3.11, that the thread has ended
+            meanwhile()
+        except (KeyboardInterrupt, SystemExit) as signalled:
+            if code and time.monotonic() - told_at > SECONDS_OF_A_MOMENT:
+                raise
+            code, told_at = _exit_code(signalled), time.monotonic()
+            with contextlib.suppress(Exception):  # the head may have been told to end as well
+                letters.leave(STOP, True)
+        if code and time.monotonic() - told_at > SECONDS_TO_BE_HEARD and not _found(letters, HEARD):
+            break
+    return code
 
 
-def _up_to(kept: Any) -> list[Any]:
-    """Ray's checkpoint `kept` and those before it, newest first; their names hold the time."""
-    import ray.train
-    from pyarrow.fs import FileSelector, FileType
-
-    path = PurePosixPath(kept.path)
-    found = kept.filesystem.get_file_info(FileSelector(str(path.parent)))
-    names = {info.base_name for info in found if info.type == FileType.Directory} | {path.name}
-    mine = sorted(name for name in names if name.startswith("checkpoint_") and name <= path.name)
-    return [ray.train.Checkpoint(str(path.parent / name), kept.filesystem) for name in reversed(mine)]
+def _found(letters: Letters, name: str) -> Any:
+    """A letter, now that training ends in any case; None where the head, which keeps them, is away."""
+    with contextlib.suppress(Exception):
+        return letters.look(name)
+    return None
 
 
-def _set_logging() -> None:
-    """Our warnings are shown; not every report, curve and all, whose logger Ray Train's own setting doesn't reach."""
-    from ray.train.v2._internal.execution import context
-
-    logging.getLogger("pipeline").setLevel(logging.WARNING)
-    logging.getLogger(context.__file__).setLevel(logging.WARNING)
+def _exit_code(signalled: BaseException) -> int:
+    return int(signalled.code or 1) if isinstance(signalled, SystemExit) else 130
 
 
-def _advance(session: Session, settings: WorkerSettings) -> None:
-    trainer, recipe = session.trainer, session.spec.training
-    progress = Progress(session.spec.run, recipe, settings.progress_seconds)
-    for done in trainer.advance(recipe.iterations):
-        progress.show(trainer)
-        if done % settings.checkpoint_every == 0 and done < recipe.iterations:
-            _report(session, finished=False)
-    trainer.finish()
-    _report(session, finished=True)
-
-
-def _report(session: Session, finished: bool) -> None:
-    """Keep a checkpoint, with the model once finished, and tell of the curve; all workers call it."""
-    import ray.train
-
-    rank = ray.train.get_context().get_world_rank()
-    metrics = {"curve": [asdict(point) for point in session.trainer.curve]}
-    with tempfile.TemporaryDirectory(prefix="checkpoint-") as name:
-        folder = Path(name)
-        session.checkpoint(folder)
-        if rank:
-            ray.train.report(metrics, checkpoint=None)
-            return
-        if finished:
-            (folder / MODEL).mkdir()
-            session.save_model(folder / MODEL)
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+def _end(run: str, code: int, letters: Letters) -> int:
+    """Say in one line how far a training that was told to end came; the exit code."""
+    stopped = _found(letters, STOPPED)
+    where = "before its end" if stopped is None else f"at iteration {stopped:,}, whose checkpoint is kept"
+    print(f"{run}: {HOW.get(code, 'ended')} {where}; run again to go on", file=sys.stderr)
+    return code

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from typing import TypeVar
 
 import numpy as np
@@ -135,6 +137,7 @@ def _in_processes(batches: Dataset[T | Failure], start: int, processes: int, pin
         num_workers=processes,
         multiprocessing_context="spawn",
         pin_memory=pin,
+        worker_init_fn=_end_by_exit,
     )
     iterator = iter(loader)
     while not isinstance(item := _next_or_death(iterator), _Death):
@@ -142,6 +145,15 @@ def _in_processes(batches: Dataset[T | Failure], start: int, processes: int, pin
     # while torch's iterator lives, and its error's traceback keeps it alive, every ended child raises the error again
     del iterator
     raise LoaderError(f"a loader process ended early, killed or out of memory: {item.message}")
+
+
+def _end_by_exit(worker: int) -> None:
+    """Have this loader process end without destroying C++'s global objects, as a forked one does.
+
+    Destroying them aborts now and then, as a thread still runs; torch then raises an error in the process that trains.
+    """
+    last = -100  # after the queues' own finalizers, which send what is left
+    Finalize(None, os._exit, args=(0,), exitpriority=last)
 
 
 @dataclass(frozen=True)

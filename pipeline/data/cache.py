@@ -6,7 +6,9 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock
 
@@ -19,6 +21,7 @@ LIMIT_VARIABLE = "RESNET_CACHE_GIB"
 _DEFAULT_GIB = 200.0
 _ABANDONED_SECONDS = 3600
 _LOGGER = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class NodeCache:
@@ -55,6 +58,17 @@ class NodeCache:
             if not self._is_right(path, entry):
                 self._fill(path, join_url(url, entry.name), entry)
         return path
+
+    def opened(self, url: str, entry: FileEntry, use: Callable[[Path], T]) -> T:
+        """What `use` makes of the file's path, as by opening or mapping it: nobody removes the file meanwhile.
+
+        Errors of `get`, and those of `use`.
+        """
+        while True:
+            path = self.get(url, entry)
+            with self._lock():
+                if path.exists():  # else others needed room between these two lines
+                    return use(path)
 
     def _is_right(self, path: Path, entry: FileEntry) -> bool:
         """Whether it is the manifest's file, which then counts as used just now."""
@@ -123,9 +137,9 @@ class CachedFiles:
         self.mapped_bytes: int | None = cache.limit_bytes
         """How much of it one process may keep mapped, since what is mapped stays on the disk."""
 
-    def __call__(self, entry: FileEntry) -> Path:
-        """The file's local path."""
-        return self._cache.get(self._url, entry)
+    def opened(self, entry: FileEntry, use: Callable[[Path], T]) -> T:
+        """What `use` makes of the file's local path, as by mapping it; nobody removes the file meanwhile."""
+        return self._cache.opened(self._url, entry, use)
 
 
 class LocalFiles:
@@ -136,8 +150,11 @@ class LocalFiles:
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
 
-    def __call__(self, entry: FileEntry) -> Path:
-        """The file's path; StoreError where it is not there, or of another size than in the manifest."""
+    def opened(self, entry: FileEntry, use: Callable[[Path], T]) -> T:
+        """What `use` makes of the file's path, as by mapping it.
+
+        StoreError where it is not there, or of another size than in the manifest.
+        """
         path = self._folder / entry.name
         try:
             size = path.stat().st_size
@@ -145,4 +162,4 @@ class LocalFiles:
             raise StoreError(f"{path}: cannot be read ({error.strerror}); prepare the data again") from error
         if size != entry.bytes:
             raise StoreError(f"{path}: {size} bytes, not {entry.bytes} as in the manifest; prepare the data again")
-        return path
+        return use(path)

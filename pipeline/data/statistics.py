@@ -63,7 +63,7 @@ class InputStatistics:
                 f"the store's mean was taken at shorter side {taken.shorter_side}, crop {taken.crop},"
                 f" but data.mean asks for {mean.shorter_side} and {mean.crop}: run the prepare stage"
             )
-        whole = InputStatistics.load(store.file(store.manifest.statistics))
+        whole = store.opened(store.manifest.statistics, InputStatistics.load)
         if mean.kind == "per_channel":
             mean_value = whole.mean.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
         else:

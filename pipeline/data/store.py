@@ -6,8 +6,9 @@ import bisect
 import functools
 import hashlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,9 @@ from pipeline.data.manifest import MANIFEST, FileEntry, Manifest, SplitEntry
 from pipeline.data.shards import Shape, Shard
 from pipeline.storage import StorageError, is_local, join_url, local_path, read_bytes
 
+T = TypeVar("T")
 Files = LocalFiles | CachedFiles
-"""Gives the local path of a store's file, whole and of the right size."""
+"""Opens a store's files, whole and of the right size."""
 
 
 class Store:
@@ -56,9 +58,9 @@ class Store:
             raise StoreError(f"no split '{name}' in this store; there are: {', '.join(self.manifest.splits)}")
         return Split(name, self.manifest.splits[name], self.manifest.image_shape, self._files)
 
-    def file(self, entry: FileEntry) -> Path:
-        """The local path of one of the store's files."""
-        return self._files(entry)
+    def opened(self, entry: FileEntry, use: Callable[[Path], T]) -> T:
+        """What `use` makes of the local path of one of the store's files."""
+        return self._files.opened(entry, use)
 
 
 class Split:
@@ -83,11 +85,7 @@ class Split:
 
     @functools.cached_property
     def _index(self) -> pa.Table:
-        path = self._files(self._entry.index)
-        try:
-            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        except (OSError, pa.ArrowInvalid) as error:
-            raise StoreError(f"{path}: not a readable index ({error}); prepare the data again") from error
+        return self._files.opened(self._entry.index, _read_index)
 
     def array(self) -> np.ndarray:
         """All images, uint8 (N, H, W, 3), of a decoded store; not copied where there is one shard."""
@@ -121,7 +119,7 @@ class Split:
     def _shard(self, number: int) -> Shard:
         if number not in self._open:
             entry = self._entry.shards[number]
-            shard = Shard(self._files(entry), self.shape)
+            shard = self._files.opened(entry, lambda path: Shard(path, self.shape))
             if len(shard) != entry.rows:
                 raise StoreError(f"{entry.name}: {len(shard)} rows, not {entry.rows}; prepare the data again")
             self._make_room(entry.bytes)
@@ -140,3 +138,10 @@ class Split:
         state = dict(self.__dict__)
         state.pop("_index", None)
         return {**state, "_open": {}}
+
+
+def _read_index(path: Path) -> pa.Table:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"{path}: not a readable index ({error}); prepare the data again") from error

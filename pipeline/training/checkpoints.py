@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,14 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, An
 
 
 def check_identity(values: dict[str, Any], identity: dict[str, Any]) -> None:
-    """ValueError naming the keys in which a checkpoint's training differs from the one that would continue it."""
-    differing = sorted(_differences(values["identity"], identity))
-    if differing:
-        raise ValueError(f"the checkpoint is of another training; differing: {', '.join(differing)}")
+    """ValueError naming what differs between a checkpoint's training and the one that would continue it."""
+    if differing := differences(values["identity"], identity):
+        raise ValueError(f"the checkpoint is of another training; differing: {'; '.join(differing)}")
 
 
-def _differences(one: Any, other: Any, key: str = "") -> list[str]:
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = sorted(one.keys() | other.keys())
-        return [d for k in keys for d in _differences(one.get(k), other.get(k), f"{key}.{k}" if key else k)]
-    return [] if one == other else [key]
+def differences(kept: Any, now: Any, key: str = "") -> list[str]:
+    """Where two identities differ, by key: 'training.batch_size: 128 in the checkpoint, 64 now'."""
+    if isinstance(kept, dict) and isinstance(now, dict):
+        keys = sorted(kept.keys() | now.keys())
+        return [d for k in keys for d in differences(kept.get(k), now.get(k), f"{key}.{k}" if key else k)]
+    return [] if kept == now else [f"{key}: {json.dumps(kept)} in the checkpoint, {json.dumps(now)} now"]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.compiling import compiled
 from pipeline.schema import Training
 from pipeline.training.batchnorm import recompute_statistics, split_batch
 from pipeline.training.curve import CurvePoint
@@ -62,7 +62,8 @@ class Trainer:
         self.precision = resolve_precision(recipe.precision, device)
         self.network = material.network.to(device).to(memory_format=torch.channels_last)
         self._sgd = build_optimizer(self.network, recipe.optimizer)
-        self._replica = replicate(_compiled(self.network, device) if recipe.compile else self.network, device)
+        inner = compiled(self.network, device, "training.compile") if recipe.compile else self.network
+        self._replica = replicate(inner, device)
         self._schedule = Schedule(recipe.optimizer.learning_rate, recipe.schedule, recipe.warmup)
         self._loss = TrainingLoss(recipe.label_smoothing)
         self._sums = torch.zeros(3, device=device, dtype=torch.float64)  # loss, wrong, images since the last point
@@ -211,18 +212,6 @@ class Trainer:
         self._replica.train()
         wrong, images = sum_over_workers(counts).tolist()
         return 100 * wrong / images
-
-
-def _compiled(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network compiled; as it is, with a warning, where nothing can be compiled, as without a C++ compiler."""
-    try:
-        # Anew, as a cached product of this trifle would hide that the network itself cannot be compiled.
-        torch.compile(torch.sin, options={"fx_graph_cache": False})(torch.zeros(8, device=device))
-    except Exception as error:  # whatever a missing or a broken compiler raises
-        first_line = str(error).strip().partition("\n")[0]
-        logging.getLogger(__name__).warning("training.compile: going on uncompiled, as compiling fails: %s", first_line)
-        return network
-    return cast(nn.Module, torch.compile(network))
 
 
 def _share(recipe: Training, workers: int) -> int:

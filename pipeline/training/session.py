@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ class Session:
         self._check_store()
         self._statistics = InputStatistics.of_store(self._store, spec.data.mean)
         self._train = self._store.split("train")
-        self._device = device
+        self.device = device
         self.trainer = Trainer(self._material(loader_processes), spec.training, device)
 
     def restore(self, folder: Path) -> None:
@@ -124,8 +125,8 @@ class Session:
     def _check_store(self) -> None:
         if self._store.digest != self.spec.data_digest:
             raise ValueError(
-                f"{self.spec.store}: the image store's digest is {self._store.digest}, not {self.spec.data_digest}:"
-                " it changed since this training was set up; run `dvc repro` again"
+                f"{self.spec.store}: on {platform.node()} the image store's digest is {self._store.digest}, not"
+                f" {self.spec.data_digest} as where this training was set up: prepare it again, or bring it there"
             )
 
     def _material(self, loader_processes: int) -> Material:
@@ -141,7 +142,7 @@ class Session:
             rank=rank,
             world_size=workers,
             processes=loader_processes,
-            device=self._device,
+            device=self.device,
         )
         held_out = holdout_indices(self._train.labels, spec.data.holdout)
         return Material(
@@ -166,7 +167,7 @@ class Session:
             network,
             self._statistics,
             self._store.manifest.class_names,
-            device=self._device,
+            device=self.device,
             precision=self.spec.training.precision,
         )
 

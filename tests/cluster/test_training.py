@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -17,9 +19,11 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline import cluster
-from pipeline.cluster import capacity
+from pipeline.cluster import waiting
+from pipeline.cluster.checkpoints import store_of
+from pipeline.cluster.letters import CURVE, KEPT, Letters, curves_received
+from pipeline.cluster_section import Cluster
 from pipeline.models.saved import WEIGHTS, load_network
-from pipeline.schema import Cluster
 from pipeline.training.session import RunSpec, Session
 
 pytestmark = pytest.mark.slow
@@ -36,6 +40,8 @@ def settings(storage: Path, **changes: object) -> Cluster:
         "checkpoint_every": 4,
         "checkpoints_kept": 2,
         "max_failures": 3,
+        "joining_seconds": 1.0,
+        "resize_seconds": 60.0,
         "progress_seconds": 10.0,
     }
     return Cluster.model_validate({**values, **changes})
@@ -104,40 +110,75 @@ def test_two_workers_share_the_batch(make_spec: Callable[..., RunSpec], tmp_path
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_a_killed_worker_is_replaced_and_the_bits_are_the_same(
-    make_spec: Callable[..., RunSpec], tmp_path: Path
+def test_a_worker_that_is_told_to_end_keeps_a_checkpoint_and_is_replaced(
+    make_spec: Callable[..., RunSpec], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    spec = make_spec(iterations=400, schedule={"kind": "steps", "milestones": [300], "factor": 0.1})
+    spec = make_spec(iterations=200, schedule={"kind": "steps", "milestones": [150], "factor": 0.1})
     curves: list[list[dict[str, float]]] = []
-    killed: list[int] = []
+    told: list[int] = []
 
-    def kill_once() -> None:
+    def tell_once() -> None:
         while not curves:
             time.sleep(0.05)
         workers = [p for p in psutil.process_iter(["name", "cmdline"]) if "RayTrainWorker" in str(p.info["cmdline"])]
         mine = [p for p in workers if psutil.Process().pid in {parent.pid for parent in p.parents()}]
-        killed.extend(p.pid for p in mine)
+        told.extend(p.pid for p in mine)
         for process in mine:
-            os.kill(process.pid, signal.SIGKILL)
+            os.kill(process.pid, signal.SIGTERM)
 
-    killer = threading.Thread(target=kill_once, daemon=True)
-    killer.start()
-    with cluster.train(spec, settings(tmp_path / "checkpoints", checkpoint_every=50), curves.append) as folder:
+    threading.Thread(target=tell_once, daemon=True).start()
+    where = settings(tmp_path / "checkpoints", checkpoint_every=20, checkpoints_kept=100)
+    with cluster.train(spec, where, curves.append) as folder:
         trained = load_file(folder / WEIGHTS)
         curve = [point["iteration"] for point in curves[-1]]
-    assert killed
-    assert curve == list(range(2, 401, 2))
+    assert told
+    assert curve == list(range(2, 201, 2))
     assert_same_bits(trained, plain(spec, tmp_path))
+    words = wait_for_words(capfd, "was sent SIGTERM")
+    found = re.search(r"a worker was sent SIGTERM: the checkpoint of iteration (\d+) is kept", words)
+    assert found, words
+    assert int(found[1]) in store_of(spec, where).iterations()
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_an_error_in_training_is_told(make_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
-    spec = make_spec(bn_images=32)
+def test_letters_of_a_training_are_its_own_and_go_with_it() -> None:
+    with Letters("one") as mine, Letters("other") as other:
+        assert mine.look(CURVE) is None
+        received: list[list[dict[str, object]]] = []
+        with curves_received(mine, received.append):
+            mine.leave(CURVE, [{"iteration": 1}])
+            mine.leave(KEPT, 1)
+            deadline = time.monotonic() + 20
+            while not received and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert received == [[{"iteration": 1}]]
+            mine.leave(CURVE, [{"iteration": 1}, {"iteration": 2}])
+            mine.leave(KEPT, 2)
+        assert received[1:] == [[{"iteration": 1}, {"iteration": 2}]]
+        assert other.look(CURVE) is None
+    assert mine.look(CURVE) is None
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_worker_whose_data_differ_refuses_and_is_not_tried_again(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    spec = replace(make_spec(), data_digest="0" * 64)
     with (
-        pytest.raises(RuntimeError, match=r"cluster\.workers: 2 cannot share training\.batch_size 32"),
-        cluster.train(spec, settings(tmp_path, workers=2, max_failures=0), lambda rows: None),
+        pytest.raises(ValueError, match=r"on \S+ the image store's digest is [0-9a-f]{64}, not 0{64}"),
+        cluster.train(spec, settings(tmp_path, max_failures=1000), lambda rows: None),
     ):
-        pytest.fail("one part cannot be shared by two workers")
+        pytest.fail("these are other images")
+
+
+def test_workers_that_cannot_share_the_batch_are_refused_before_ray_starts(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(ValueError, match=r"cluster\.workers: 3 cannot share .* 32 in parts of .* 16; what can: 1, 2$"),
+        cluster.train(make_spec(), settings(tmp_path, workers=3), lambda rows: None),
+    ):
+        pytest.fail("two parts cannot be shared by three workers")
 
 
 @pytest.mark.usefixtures("ray_here")
@@ -147,13 +188,13 @@ def test_damaged_checkpoints_are_passed_over(
     spec, where = make_spec(), settings(tmp_path / "checkpoints")
     with cluster.train(spec, where, lambda rows: None) as folder:
         undisturbed = load_file(folder / WEIGHTS)
-    newest = sorted((tmp_path / "checkpoints").glob("*/checkpoint_*/state.safetensors"))[-1]
+    newest = sorted((tmp_path / "checkpoints").glob("*/iteration-*/state.safetensors"))[-1]
     os.truncate(newest, 1000)
     capfd.readouterr()
     with cluster.train(spec, where, lambda rows: None) as folder:
         assert_same_bits(load_file(folder / WEIGHTS), undisturbed)
-    assert wait_for_words(capfd, "passed over").count("checkpoint passed over, as it is damaged") == 1
-    for values in (tmp_path / "checkpoints").glob("*/checkpoint_*/state.json"):
+    assert wait_for_words(capfd, "passed over").count("passed over, as it is damaged") == 1
+    for values in (tmp_path / "checkpoints").glob("*/iteration-*/state.json"):
         values.unlink()
     with cluster.train(spec, where, lambda rows: None) as folder:
         assert_same_bits(load_file(folder / WEIGHTS), undisturbed)
@@ -171,12 +212,83 @@ def wait_for_words(capfd: pytest.CaptureFixture[str], words: str, seconds: float
 
 @pytest.mark.usefixtures("ray_here")
 def test_more_workers_than_the_cluster_could_hold_are_refused(
-    make_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_spec: Callable[..., RunSpec], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(capacity.require_room, "__defaults__", (1.0,))
     wanted = settings(tmp_path, workers=2, cpus_per_worker=4096)
     with (
         pytest.raises(ValueError, match=r"cluster\.workers: 2 of 4096 CPU each do not fit .* 1 node \(\d+ CPU\)"),
         cluster.train(make_spec(), wanted, lambda rows: None),
     ):
         pytest.fail("no machine has so many cores")
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_worker_gets_no_more_cores_than_a_node_of_the_cluster_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_node = cluster.cores()
+    monkeypatch.setenv("RESNET_CORES", str(4 * on_a_node))
+    assert cluster.threads_of(settings(tmp_path, cpus_per_worker=None)) == on_a_node
+    assert cluster.threads_of(settings(tmp_path, cpus_per_worker=None, workers=4 * on_a_node)) == 1
+    assert cluster.threads_of(settings(tmp_path, cpus_per_worker=3 * on_a_node)) == 3 * on_a_node
+
+
+def wait_for_free_cores() -> dict[str, float]:
+    """Until a former training's places are given back; all cores, as Ray counts them."""
+    all_cores = {"CPU": float(cluster.cores())}
+    deadline = time.monotonic() + 30
+    while waiting.obstacle(1, all_cores) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert waiting.obstacle(1, all_cores) is None
+    return all_cores
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_workers_that_start_slowly_are_not_said_to_wait_for_others(
+    make_spec: Callable[..., RunSpec],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks, obstacle = [], waiting.obstacle
+
+    def recorded(workers: int, each: Mapping[str, float]) -> str | None:
+        looks.append(obstacle(workers, each))
+        return looks[-1]
+
+    wait_for_free_cores()
+    monkeypatch.setattr(waiting, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "obstacle", recorded)
+    all_cores = settings(tmp_path / "checkpoints", cpus_per_worker=cluster.cores())
+    with cluster.train(make_spec(), all_cores, lambda rows: None):
+        pass
+    assert "waiting for a worker of" in str(looks), "its own workers occupy what they need"
+    assert "waiting for" not in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_workers_say_that_others_occupy_what_they_need_and_begin_when_it_is_free(
+    make_spec: Callable[..., RunSpec],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    monkeypatch.setattr(waiting, "FIRST_SECONDS", 0.5)
+    all_cores = wait_for_free_cores()
+    others = placement_group([all_cores])
+    assert others.wait(60)
+    told: list[str] = []
+
+    def give_way() -> None:
+        told.append(wait_for_words(capfd, "waiting for"))
+        remove_placement_group(others)
+
+    thread = threading.Thread(target=give_way)
+    thread.start()
+    with cluster.train(make_spec(), settings(tmp_path / "checkpoints"), lambda rows: None) as folder:
+        assert json.loads((folder / "train.json").read_text())["iterations"] == 12
+    thread.join()
+    assert "resnet8-s0  waiting for a worker of 1 CPU; others occupy it\n" in told[0]
+    assert waiting.obstacle(2, {"CPU": 4096}) == "waiting for 2 workers of 4096 CPU each; the cluster has room for 0"

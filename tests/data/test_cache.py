@@ -76,7 +76,7 @@ def test_the_bound_holds_while_many_download_at_once(s3: str, tmp_path: Path) ->
     largest = []
 
     def get(entry: FileEntry) -> bytes:
-        content = cache.get(s3, entry).read_bytes()
+        content = cache.opened(s3, entry, Path.read_bytes)
         with FileLock(tmp_path / "cache.lock"):
             largest.append(sum(path.stat().st_size for path in tmp_path.iterdir() if path.suffix != ".lock"))
         return content
@@ -85,6 +85,23 @@ def test_the_bound_holds_while_many_download_at_once(s3: str, tmp_path: Path) ->
         found = list(pool.map(get, entries))
     assert [content[:1] for content in found] == [bytes([n]) for n in range(12)]
     assert max(largest) <= 800_000
+
+
+def test_a_file_removed_before_it_is_opened_is_downloaded_again(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, other = put(s3, "a", b"a" * 1000), put(s3, "b", b"b" * 1000)
+    cache, get, paths = NodeCache(tmp_path, 1500), NodeCache.get, []
+
+    def get_while_others_need_room(self: NodeCache, url: str, wanted: FileEntry) -> Path:
+        paths.append(get(self, url, wanted))
+        if len(paths) < 3:
+            get(NodeCache(tmp_path, 1500), url, other)
+        return paths[-1]
+
+    monkeypatch.setattr(NodeCache, "get", get_while_others_need_room)
+    assert cache.opened(s3, entry, Path.read_bytes) == b"a" * 1000
+    assert len(paths) == 3
 
 
 def test_a_missing_file_is_named_and_no_partial_is_left(s3: str, tmp_path: Path) -> None:

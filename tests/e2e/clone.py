@@ -84,7 +84,7 @@ class Clone:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=280,
+            timeout=800,
             check=False,
         )
         assert not check or done.returncode == 0, done.stdout[-6000:]

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import signal
 import stat
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 
 from infra.local_parts import LocalCluster
 from tests.e2e.clone import RUNS, Clone
+from tests.e2e.conftest import Reproduced
 from tests.s3_server import weed
 
 pytestmark = [
@@ -27,6 +33,9 @@ pytestmark = [
         sys.platform != "linux", reason="Ray's nodes have loopback addresses of their own, as Linux has"
     ),
 ]
+DEEPER = ("plain14-s0", "resnet14-s0")
+WANTED = (("evaluate", RUNS), ("train", DEEPER))
+CLIENT = "from ray.job_submission import JobSubmissionClient; client = JobSubmissionClient(); "
 
 
 @pytest.fixture(scope="module")
@@ -61,24 +70,35 @@ def jobs(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> dic
     clones["two"].change(lambda tree: tree["training"].update(label_smoothing=0.1))
     for clone in clones.values():
         clone.commit()
-    running = {name: clone.start("infra.submit", "-j", "2") for name, clone in clones.items()}
+    targets = {"one": [], "two": ["evaluate@digits-plain8-s0"]}
+    running = {
+        name: clone.start("infra.submit", "--beside", "-j", "2", *targets[name]) for name, clone in clones.items()
+    }
     codes = {name: process.wait(800) for name, process in running.items()}
     logs = {name: (clone.folder / "started.log").read_text() for name, clone in clones.items()}
     assert codes == {"one": 0, "two": 0}, "\n".join(log[-4000:] for log in logs.values())
     return clones
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+@pytest.fixture
+def local(reproduced: Reproduced) -> Clone:
     """The same experiment as the first job's, on Ray of this machine's own, one stage after another."""
-    clone = Clone(tmp_path_factory.mktemp("local"))
-    clone.run("infra.reproduce", "evaluate@digits-plain8-s0", "evaluate@digits-resnet8-s0")
-    return clone
+    return reproduced.clone
 
 
 def errors(clone: Clone, run: str) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = json.loads((clone.folder / f"results/digits/runs/{run}.json").read_text())
     return found
+
+
+def record(clone: Clone, run: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((clone.folder / f"models/digits/{run}/train.json").read_text())
+    return found
+
+
+def same_weights(one: Clone, other: Clone, run: str) -> bool:
+    ours, theirs = (load_file(clone.folder / f"models/digits/{run}/weights.safetensors") for clone in (one, other))
+    return ours.keys() == theirs.keys() and all((ours[name] == theirs[name]).all() for name in theirs)
 
 
 def test_after_a_job_the_clone_is_as_if_it_had_run_there(jobs: dict[str, Clone], local: Clone) -> None:
@@ -92,26 +112,27 @@ def test_after_a_job_the_clone_is_as_if_it_had_run_there(jobs: dict[str, Clone],
     assert set(shown) == {f"results/digits/runs/{run}.json" for run in RUNS} | ensembles
     for run in RUNS:
         assert errors(clone, run) == errors(local, run)
-        ours, theirs = (load_file(one.folder / f"models/digits/{run}/weights.safetensors") for one in (clone, local))
-        assert all((ours[name] == theirs[name]).all() for name in theirs)
+        assert same_weights(clone, local, run)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone.folder, capture_output=True, text=True, check=True)
-    provenance = json.loads((clone.folder / "models/digits/plain8-s0/train.json").read_text())["provenance"]
+    provenance = record(clone, "plain8-s0")["provenance"]
     assert (provenance["git_commit"], provenance["git_dirty"]) == (head.stdout.strip(), False)
 
 
-def test_two_jobs_at_once_do_not_disturb_each_other(jobs: dict[str, Clone], local: Clone) -> None:
+def test_two_jobs_at_once_do_not_disturb_each_other(jobs: dict[str, Clone], local: Clone, tmp_path: Path) -> None:
     other = jobs["two"]
-    other.run("dvc", "pull")
-    assert "up to date" in other.run("dvc", "status").stdout
-    record = json.loads((other.folder / "models/digits/plain8-s0/train.json").read_text())
-    assert record["provenance"]["parameters"]["training"]["label_smoothing"] == 0.1
-    weights = load_file(other.folder / "models/digits/plain8-s0/weights.safetensors")
-    plain = load_file(local.folder / "models/digits/plain8-s0/weights.safetensors")
-    assert any((weights[name] != plain[name]).any() for name in plain)
+    other.run("dvc", "pull", "evaluate@digits-plain8-s0", "train@digits-plain8-s0", "prepare@digits")
+    assert "up to date" in other.run("dvc", "status", "evaluate@digits-plain8-s0").stdout
+    assert record(other, "plain8-s0")["provenance"]["parameters"]["training"]["label_smoothing"] == 0.1
+    assert not same_weights(other, local, "plain8-s0")
+    alone = Clone(tmp_path / "alone")
+    alone.change(lambda tree: tree["training"].update(label_smoothing=0.1))
+    alone.run("infra.reproduce", "evaluate@digits-plain8-s0")
+    assert same_weights(other, alone, "plain8-s0")
+    assert errors(other, "plain8-s0") == errors(alone, "plain8-s0")
 
 
 def test_no_secret_is_told(cluster: LocalCluster, jobs: dict[str, Clone]) -> None:
-    """Neither in the clones nor in logs, MLflow's database, Ray's metadata of jobs, or what lies in S3."""
+    """Neither in the clones nor in logs, MLflow's database, Ray's files, its metadata of jobs, or what lies in S3."""
     folder = cluster.folder
     kept = json.loads((folder / "secrets.json").read_text())
     token = (folder / "ray-token").read_text()
@@ -126,6 +147,12 @@ def test_no_secret_is_told(cluster: LocalCluster, jobs: dict[str, Clone]) -> Non
     assert any(path.name == "mlflow.db" for path in files)
     told = [str(path) for path in files if any(secret.encode() in path.read_bytes() for secret in secrets)]
     assert told == []
+    for bucket, names in (("resnet", ["/jobs/", "/stores/", "/dvc/"]), ("mlflow", ["/artifacts/"])):
+        objects = everything_in(cluster, bucket, kept["admin"])
+        assert [name for name in names if not any(name in f"/{key}" for key in objects)] == []
+        assert [key for key, content in objects.items() if any(secret.encode() in content for secret in secrets)] == []
+    lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    assert [line for line in lines if any(secret in line for secret in secrets)] == []
     url = f"{cluster.environment()['RAY_API_SERVER_ADDRESS']}/api/jobs/"
     with urllib.request.urlopen(urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})) as answer:
         metadata = answer.read().decode()
@@ -135,18 +162,32 @@ def test_no_secret_is_told(cluster: LocalCluster, jobs: dict[str, Clone]) -> Non
         urllib.request.urlopen(url)
 
 
-def test_the_projects_keys_reach_the_projects_bucket_alone(cluster: LocalCluster) -> None:
+def everything_in(cluster: LocalCluster, bucket: str, keys: dict[str, str]) -> dict[str, bytes]:
+    """The bucket's objects, as S3 gives them: on disk, the server may compress them."""
+    client = s3_client(cluster, keys["access_key"], keys["secret_key"])
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    found = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+    return {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in found}
+
+
+def s3_client(cluster: LocalCluster, access_key: str, secret_key: str) -> Any:
     import boto3
+
+    known = cluster.environment()
+    return boto3.client(
+        "s3",
+        endpoint_url=known["AWS_ENDPOINT_URL"],
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name=known["AWS_DEFAULT_REGION"],
+    )
+
+
+def test_the_projects_keys_reach_the_projects_bucket_alone(cluster: LocalCluster) -> None:
     from botocore.exceptions import ClientError
 
     known = cluster.environment()
-    client = boto3.client(
-        "s3",
-        endpoint_url=known["AWS_ENDPOINT_URL"],
-        aws_access_key_id=known["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=known["AWS_SECRET_ACCESS_KEY"],
-        region_name=known["AWS_DEFAULT_REGION"],
-    )
+    client = s3_client(cluster, known["AWS_ACCESS_KEY_ID"], known["AWS_SECRET_ACCESS_KEY"])
     client.put_object(Bucket="resnet", Key="tests/allowed", Body=b"1")
     for call in (
         lambda: client.put_object(Bucket="mlflow", Key="x", Body=b"1"),
@@ -156,16 +197,73 @@ def test_the_projects_keys_reach_the_projects_bucket_alone(cluster: LocalCluster
             call()
 
 
-def test_a_failed_job_tells_its_code_and_brings_what_was_finished(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_a_job_asking_for_more_than_there_is_fails_and_brings_what_was_finished(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
     clone = clone_on(cluster, tmp_path / "clone")
-    stage = clone.folder / "stages" / "train.py"
-    stage.write_text("raise SystemExit(3)\n", encoding="utf-8")
+    clone.change(lambda tree: tree["cluster"].update(cpus_per_worker=2, joining_seconds=3.0))
     done = clone.run("infra.submit", "train@digits-plain8-s0", check=False)
     assert done.returncode == 1, done.stdout[-3000:]
+    assert "cluster.workers: 1 of 2 CPU each do not fit into the Ray cluster, which has 3 nodes (" in done.stdout
     assert "failed: train@digits-plain8-s0" in done.stdout
     assert "brought: prepare@digits" in done.stdout
     assert "prepare@digits" in (clone.folder / "dvc.lock").read_text()
     assert "train@" not in (clone.folder / "dvc.lock").read_text()
+
+
+def test_interrupted_following_detaches_or_stops_as_one_wants(cluster: LocalCluster, tmp_path: Path) -> None:
+    clone = clone_on(cluster, tmp_path / "clone")
+    job = python(clone, f"{CLIENT} print(client.submit_job(entrypoint='echo it has begun; exec sleep 600'))")
+    status = f"{CLIENT} print(client.get_job_status('{job}').value)"
+    code, output = interrupt(clone, job, answer=None)
+    assert (code, f"detached; the job goes on: python -m infra.submit --attach {job}" in output) == (130, True), output
+    code, output = interrupt(clone, job, answer="d")
+    assert (code, "[d]etach from the job, or [s]top it?" in output) == (130, True), output
+    assert python(clone, status) == "RUNNING"
+    code, output = interrupt(clone, job, answer="s")
+    assert code == 143, output
+    assert python(clone, status) == "STOPPED"
+
+
+def python(clone: Clone, code: str) -> str:
+    """What a program prints last, in the shell of the cluster's user."""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=clone.folder, env=clone.environment(), stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout.split()[-1]
+
+
+def interrupt(clone: Clone, job: str, answer: str | None) -> tuple[int, str]:
+    """Attach to the job, press Ctrl-C once its output comes, and answer, where there is a terminal to ask at."""
+    terminal, inside = pty.openpty()
+    log = clone.folder / "attached.log"
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            clone.command("infra.submit", "--attach", job),
+            cwd=clone.folder,
+            env={**clone.environment(), "PYTHONUNBUFFERED": "1"},
+            stdin=inside if answer else subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    wait_for_words(log, "it has begun")
+    process.send_signal(signal.SIGINT)
+    if answer:
+        wait_for_words(log, "[s]top it?")
+        os.write(terminal, f"{answer}\n".encode())
+    code = process.wait(120)
+    os.close(terminal)
+    os.close(inside)
+    return code, log.read_text(encoding="utf-8")
+
+
+def wait_for_words(log: Path, words: str, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while words not in log.read_text(encoding="utf-8"):
+        assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+        time.sleep(0.1)
 
 
 def test_without_a_cluster_the_message_says_what_to_do(tmp_path: Path) -> None:
@@ -176,11 +274,19 @@ def test_without_a_cluster_the_message_says_what_to_do(tmp_path: Path) -> None:
     assert os.environ.get("RAY_ADDRESS") is None or "RAY_ADDRESS" not in clone.environment()
 
 
-def test_stages_at_once_give_the_same_results(local: Clone, tmp_path: Path) -> None:
+def test_four_runs_two_at_once_end_as_one_after_another(local: Clone, tmp_path: Path) -> None:
     clone = Clone(tmp_path)
-    clone.run("infra.reproduce", "-j", "2", "evaluate@digits-plain8-s0", "evaluate@digits-resnet8-s0")
+    clone.change(lambda tree: tree["runs"].update({run: {"training": {}} for run in DEEPER}))
+    evaluated, trained = ([f"{stage}@digits-{run}" for run in runs] for stage, runs in WANTED)
+    clone.run("infra.reproduce", "-j", "2", *evaluated, *trained)
+    assert "up to date" in clone.run("dvc", "status", *evaluated, *trained).stdout
+    at_once = {run: figures(clone, run) for run in (*RUNS, *DEEPER)}
+    clone.run("infra.reproduce", "--force", "--single-item", *trained)
+    assert at_once == {run: figures(local if run in RUNS else clone, run) for run in (*RUNS, *DEEPER)}
     for run in RUNS:
+        assert same_weights(clone, local, run)
         assert errors(clone, run) == errors(local, run)
-        ours, theirs = (load_file(one.folder / f"models/digits/{run}/weights.safetensors") for one in (clone, local))
-        assert all((ours[name] == theirs[name]).all() for name in theirs)
-    assert "up to date" in clone.run("dvc", "status", "evaluate@digits-plain8-s0").stdout
+
+
+def figures(clone: Clone, run: str) -> list[Any]:
+    return [record(clone, run)[key] for key in ("weights_sha256", "training_error", "test_error")]

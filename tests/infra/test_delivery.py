@@ -6,13 +6,18 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
+from s3fs import S3FileSystem
 
 from infra import delivery
 from infra.delivery import DeliveryError
+from infra.processes import free_ports
+from pipeline import storage
+from pipeline.storage import Retry
 
 pytestmark = pytest.mark.slow
 
@@ -41,13 +46,12 @@ def clones(tmp_path: Path) -> tuple[Path, Path]:
     return here, tmp_path / "there"
 
 
-def run_job(there: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_job(there: Path, place: str, monkeypatch: pytest.MonkeyPatch, params: str | None = None) -> None:
     monkeypatch.chdir(there)
-    base = delivery.digests(delivery.files_under(["results"]))
+    base = delivery.base()
     (there / "source.txt").write_text("new", encoding="utf-8")
     subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", "-s", "train"], check=True)
-    Path(place).mkdir(exist_ok=True)  # a bucket has no folders to make
-    delivery.send(place, ["train"], base=base)
+    delivery.send(place, ["train"], base=base, params=params)
 
 
 def test_results_and_lock_entries_arrive_and_others_stay(
@@ -86,6 +90,57 @@ def test_what_was_changed_here_meanwhile_is_not_overwritten(
     assert (here / "dvc.lock").read_bytes() == lock
     delivery.receive(place, force=True)
     assert (here / "results/errors.json").read_text(encoding="utf-8") == "new"
+
+
+def test_neither_are_parameters_nor_lock_entries(
+    clones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = clones
+    for clone in clones:
+        (clone / "params.yaml").write_text("seed: 1\n", encoding="utf-8")
+    place = str(tmp_path / "place")
+    run_job(there, place, monkeypatch, params="seed: 2\n")
+    monkeypatch.chdir(here)
+    (here / "params.yaml").write_text("seed: 3\n", encoding="utf-8")
+    (here / "source.txt").write_text("mine", encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", "-s", "train"], check=True)
+    before = (here / "dvc.lock").read_bytes()
+    with pytest.raises(DeliveryError, match=r"dvc\.lock: train, params\.yaml; `--force`"):
+        delivery.receive(place)
+    assert (here / "params.yaml").read_text(encoding="utf-8") == "seed: 3\n"
+    assert (here / "dvc.lock").read_bytes() == before
+    delivery.receive(place, force=True)
+    assert (here / "params.yaml").read_text(encoding="utf-8") == "seed: 2\n"
+
+
+def test_s3_that_does_not_answer_is_a_deliverys_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "read_bytes", lambda url: storage.read_bytes(url, Retry(attempts=1)))
+    for name, value in {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_ports(1)[0]}", "AWS_ACCESS_KEY_ID": "a"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(DeliveryError, match=r"s3://bucket/jobs/x/delivery\.json: cannot be read: .*connect"):
+        delivery.receive("s3://bucket/jobs/x")
+    S3FileSystem.clear_instance_cache()
+
+
+def test_the_lock_file_is_not_read_while_a_stage_writes_it(
+    clones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(clones[0])
+    whole = Path("dvc.lock").read_text(encoding="utf-8")
+    found: list[object] = []
+    reader = threading.Thread(target=lambda: found.append(delivery.finished(["train"])[1]), daemon=True)
+    with Repo() as repo, repo.lock:
+        Path("dvc.lock").write_text("", encoding="utf-8")
+        reader.start()
+        reader.join(3)
+        assert not found
+        Path("dvc.lock").write_text(whole, encoding="utf-8")
+    reader.join(60)
+    assert found == [{"train": yaml.safe_load(whole)["stages"]["train"]}]
 
 
 def test_damage_on_the_way_is_noticed_and_nothing_is_written(

@@ -27,11 +27,15 @@ AWS = yaml.safe_load((INFRA / "cloud/aws.yaml").read_text(encoding="utf-8"))
 VERSION = "1.31"
 
 
-def ray_pods() -> list[dict[str, Any]]:
+def ray_clusters() -> list[dict[str, Any]]:
     clusters = [found["spec"] for found in KUBERNETES if found["kind"] == "RayCluster"]
     clusters += [found["spec"]["rayClusterSpec"] for found in KUBERNETES if found["kind"] == "RayJob"]
     assert len(clusters) == 2
-    return [group["template"] for c in clusters for group in (c["headGroupSpec"], *c["workerGroupSpecs"])]
+    return clusters
+
+
+def ray_pods() -> list[dict[str, Any]]:
+    return [group["template"] for c in ray_clusters() for group in (c["headGroupSpec"], *c["workerGroupSpecs"])]
 
 
 def test_kubernetes_resources_are_of_their_schemas() -> None:
@@ -71,9 +75,22 @@ def test_variables_are_the_local_clusters() -> None:
     assert [name for name, value in settings.items() if f"{name}={value}" not in image] == []
     for template in ray_pods():
         variables = {entry["name"]: entry.get("value") for entry in template["spec"]["containers"][0]["env"]}
-        assert variables["RAY_AUTH_MODE"] == "token"
         assert variables["RESNET_S3"] == f"s3://{parts.BUCKET}"
+    for cluster in ray_clusters():  # the operator sets RAY_AUTH_MODE and RAY_AUTH_TOKEN, and asks with the token itself
+        assert cluster["authOptions"] == {"mode": "token", "secretName": "ray-token"}
     assert "-e RAY_AUTH_MODE=token" in AWS["docker"]["run_options"]
+
+
+def test_what_the_image_and_the_machines_need_is_there() -> None:
+    image = (INFRA / "Dockerfile").read_text(encoding="utf-8")
+    assert image.index("mkdir /data && chown ray /data") < image.index("USER ray")
+    assert "install --yes --no-install-recommends wget" in image
+    for template in ray_pods():
+        assert template["spec"]["securityContext"] == {"fsGroup": 1000}
+    read = [word for command in AWS["head_start_ray_commands"] for word in command.split() if word.startswith("~/mlf")]
+    assert read == ["~/mlflow.env;"]
+    assert "/home/ray/mlflow.env" in AWS["file_mounts"]
+    assert not [option for option in AWS["docker"]["run_options"] if "env-file" in option]
 
 
 def test_identities_of_the_example_are_the_local_clusters() -> None:

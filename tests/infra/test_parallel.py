@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from infra.reproduce import _parse
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 MEET = "for i in $(seq 600); do [ -e {other} ] && exit 0; sleep 0.1; done; exit 1"
 STAGES = {
     "first": {"cmd": "echo 1 > first.txt", "deps": ["source.txt"], "outs": ["first.txt"]},
@@ -71,20 +74,52 @@ def test_independent_stages_run_at_once_and_a_failure_holds_up_only_what_depends
     assert set(plan()) == {"left", "both"}
 
 
-def test_what_ends_the_launcher_ends_its_stages(repository: Path) -> None:
-    def interrupt(stage: str) -> None:
-        raise KeyboardInterrupt
+def write(repository: Path, stages: dict[str, str]) -> None:
+    tree = {"stages": {name: {"cmd": command} for name, command in stages.items()}}
+    (repository / "dvc.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
 
-    (repository / "dvc.yaml").write_text(
-        yaml.safe_dump({"stages": {"quick": {"cmd": "true"}, "slow": {"cmd": "echo $$ > pid; exec sleep 300"}}}),
-        encoding="utf-8",
+
+def test_what_ends_the_launcher_ends_its_stages_all_at_once(repository: Path) -> None:
+    def end(stage: str) -> None:
+        raise SystemExit(143)
+
+    # Told to end, each waits ten seconds for the other to be told; the launcher waits twenty for each to end.
+    meet = "for i in $(seq 100); do [ -e told-{other} ] && touch met-{me} && exit 1; sleep 0.1; done; exit 1"
+    slow = f"trap 'touch told-{{me}}; {meet}' TERM; echo $$ > {{me}}; while :; do sleep 0.1; done"
+    write(
+        repository,
+        {
+            "quick": "while ! [ -s one ] || ! [ -s two ]; do sleep 0.1; done",
+            "one": slow.format(me="one", other="two"),
+            "two": slow.format(me="two", other="one"),
+        },
     )
-    with pytest.raises(KeyboardInterrupt):
-        run_stages({"slow": set(), "quick": set()}, 2, {}, on_finished=interrupt)
-    if (repository / "pid").exists():
-        pid = int((repository / "pid").read_text(encoding="utf-8"))
+    with pytest.raises(SystemExit):
+        run_stages({"one": set(), "two": set(), "quick": set()}, 3, {}, on_finished=end)
+    for name in ("one", "two"):
+        assert (repository / f"met-{name}").exists(), "both were told before either had ended"
         with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+            os.kill(int((repository / name).read_text(encoding="utf-8")), 0)
+
+
+def test_a_stage_that_ctrl_c_reached_is_not_told_a_second_time(repository: Path) -> None:
+    told = "trap 'echo TERM >> told' TERM; trap 'echo INT >> told; sleep 2; touch ended; exit 1' INT"
+    write(repository, {"slow": f"{told}; touch begun; while :; do sleep 0.1; done"})
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", "from infra.parallel import run_stages; run_stages({'slow': set()}, 1, {})"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not (repository / "begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(launcher.pid, signal.SIGINT)  # as a terminal does
+    assert launcher.wait(60) != 0
+    assert (repository / "told").read_text(encoding="utf-8") == "INT\n"
+    assert (repository / "ended").exists(), "its end was waited for"
 
 
 def test_the_launchers_own_option_is_taken_out_of_dvcs() -> None:

@@ -23,16 +23,16 @@ def test_a_process_and_its_children_are_stopped_by_its_record(tmp_path: Path) ->
     processes.wait_until(lambda: log.read_text(encoding="utf-8").strip() != "", "part", record, tmp_path)
     child = psutil.Process(int(log.read_text(encoding="utf-8")))
     assert processes.find(record) is not None
-    assert processes.stop(record)
+    assert processes.stop(record) == [True]
     assert processes.find(record) is None
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
-    assert not processes.stop(record), "a second time there is nothing to stop"
+    assert processes.stop(record, None) == [False, False], "a second time there is nothing to stop"
 
 
 def test_another_process_of_the_same_number_is_left_alone() -> None:
     record = {"pid": os.getpid(), "created": psutil.Process().create_time() - 60}
     assert processes.find(record) is None
-    assert not processes.stop(record)
+    assert processes.stop(record) == [False]
     assert processes.find(None) is None
 
 

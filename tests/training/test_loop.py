@@ -12,6 +12,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from pipeline.training.checkpoints import read_checkpoint, write_checkpoint
+from pipeline.training.distributed import Agreement
 from pipeline.training.loop import DivergedError, Material, Trainer
 from tests.training.material import CPU, RECIPE, batches, recipe, run, trainer
 
@@ -140,8 +141,10 @@ def _worker(rank: int, workers: int, out: Path) -> None:
     run(training, 10)
     training.finish()
     tensors, _ = training.state()
+    agreement = Agreement(CPU)
+    agreed = [agreement.share(number) for number in (0, rank, 3 * (workers - 1 - rank), 0)]
     if rank == 0:
-        torch.save({"losses": losses(training), "tensors": tensors}, out)
+        torch.save({"losses": losses(training), "tensors": tensors, "agreed": agreed}, out)
     if workers > 1:
         dist.destroy_process_group()
 
@@ -152,6 +155,7 @@ def test_two_workers_take_the_course_of_one(tmp_path: Path) -> None:
     mp.spawn(_worker, (2, tmp_path / "two"), nprocs=2)
     one = torch.load(tmp_path / "one", weights_only=True)
     two = torch.load(tmp_path / "two", weights_only=True)
+    assert (one["agreed"], two["agreed"]) == ([0, 0, 0, 0], [0, 0, 1, 3])
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-4)
     for name, tensor in _without_counters(one["tensors"]).items():
         torch.testing.assert_close(two["tensors"][name], tensor, rtol=1e-3, atol=1e-3, msg=name)

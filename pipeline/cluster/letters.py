@@ -1,0 +1,77 @@
+"""Letters between a training's driver and its workers, wherever they are: JSON values in Ray's own key-value store."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+SECONDS_BETWEEN_LOOKS = 0.5
+NAMESPACE = b"resnet-letters"
+CURVE, KEPT = "curve", "kept"
+STOP, HEARD = "stop", "heard"
+ERROR, STOPPED = "error", "stopped"
+"""What is written about: the curve up to the checkpoint kept last, and that one's iteration; that training is to stop,
+and that a worker has heard of it; the error that ended training for good; the iteration at which it stopped."""
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Letters:
+    """A training's letters, the newest of each name; used as a context, they are removed at its end."""
+
+    box: str
+
+    def leave(self, name: str, value: Any) -> None:
+        """Put a letter in place of the one before."""
+        from ray.experimental import internal_kv
+
+        internal_kv._internal_kv_put(self._key(name), json.dumps(value).encode(), namespace=NAMESPACE)
+
+    def look(self, name: str) -> Any:
+        """The letter of this name; None where there is none."""
+        from ray.experimental import internal_kv
+
+        found = internal_kv._internal_kv_get(self._key(name), namespace=NAMESPACE)
+        return None if found is None else json.loads(found)
+
+    def __enter__(self) -> Letters:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        from ray.experimental import internal_kv
+
+        with contextlib.suppress(Exception):  # the head may be away, and its letters with it
+            internal_kv._internal_kv_del(self._key(""), del_by_prefix=True, namespace=NAMESPACE)
+
+    def _key(self, name: str) -> bytes:
+        return f"{self.box}/{name}".encode()
+
+
+@contextlib.contextmanager
+def curves_received(letters: Letters, receive: Callable[[Rows], None]) -> Iterator[None]:
+    """Hand each new curve to `receive` while the block lasts, and the last one at its end."""
+    closing = threading.Event()
+    thread = threading.Thread(target=_watch, args=(letters, receive, closing), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        closing.set()
+        thread.join()
+
+
+def _watch(letters: Letters, receive: Callable[[Rows], None], closing: threading.Event) -> None:
+    last: int | None = None
+    over = False
+    while not over:
+        over = closing.wait(SECONDS_BETWEEN_LOOKS)
+        with contextlib.suppress(Exception):  # the head may be away; the next look will tell
+            kept = letters.look(KEPT)
+            if kept != last:
+                receive(letters.look(CURVE))
+                last = kept

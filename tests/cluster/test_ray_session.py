@@ -1,0 +1,72 @@
+"""Ray for a stage: a cluster that is not there is refused at once, and none is started before there is work."""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from ray._private import services
+
+from infra.processes import free_ports
+from pipeline import cluster
+from pipeline.data.prepare import prepare
+from pipeline.storage import StorageError
+from tests.cluster.conftest import small_params
+from tests.data.material import data
+
+
+def negative(number: int) -> int:
+    return -number
+
+
+def test_an_address_at_which_nothing_answers_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_ports(1)[0]}")
+    refused = cluster.session(small_params().cluster)
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"no Ray cluster answers at 127\.0\.0\.1:"), refused:
+        pass
+    assert time.monotonic() - began < 10
+    assert not ray.is_initialized()
+
+
+def test_no_ray_to_be_found_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(services, "find_gcs_addresses", functools.cache(set))  # another's Ray may run on this machine
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda folder: None)
+    anywhere = small_params().cluster.model_copy(update={"address": "auto"})
+    expected = r"no Ray cluster answers at auto \(.*; start it, or set RAY_ADDRESS"
+    with pytest.raises(cluster.NoClusterError, match=expected), cluster.session(anywhere):
+        pass
+    assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+def test_tasks_that_no_node_could_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESNET_CORES", "0")
+    hasty = small_params().cluster.model_copy(update={"joining_seconds": 0.5})
+    with (
+        cluster.mapping(hasty) as run_tasks,
+        pytest.raises(ValueError, match=r"1 of 1 CPU each do not fit .*\(0 CPU\)"),
+    ):
+        run_tasks(negative, [1])
+
+
+def test_ray_is_not_started_for_a_source_that_is_not_there(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StorageError, match="nowhere: cannot be read"),
+        cluster.mapping(small_params().cluster) as run_tasks,
+    ):
+        prepare(data("cifar10", tmp_path / "nowhere"), tmp_path / "store", run_tasks=run_tasks)
+    assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+def test_tasks_share_one_session_which_ends_with_the_block() -> None:
+    with cluster.mapping(small_params().cluster) as run_tasks:
+        assert list(run_tasks(negative, [-1, 2])) == [1, -2]
+        assert list(run_tasks(negative, [3])) == [-3]
+        assert ray.is_initialized()
+    assert not ray.is_initialized()
