@@ -10,20 +10,28 @@ from typing import Any
 from pipeline import paths, stage
 from pipeline.config import split_run
 from pipeline.data.store import Store
-from pipeline.report import Standing, standings
+from pipeline.report import Standing, ensemble_standing, standings
 from pipeline.storage import read_json, sha256_file, write_json
 from pipeline.tracking import commands
 from pipeline.tracking.aliases import REPORT_TAG
 from pipeline.tracking.attachments import attach, error_plot
 from pipeline.tracking.description import About
 from pipeline.tracking.evaluations import artifact_link, log_ensemble
-from pipeline.tracking.registry import Registration, ensemble_model_name, network_model_name, records, register_model
+from pipeline.tracking.registry import (
+    Registered,
+    ensemble_model_name,
+    network_model_name,
+    records,
+    register_model,
+    settle_models,
+)
 from pipeline.tracking.results import read_history, send_report, send_results
 from pipeline.tracking.store import answered, initialise
 from pipeline.tracking.surroundings import locked_output
 
 METRICS, PAGE = "metrics.json", "report.html"
 DEVIATIONS = Path("docs/DEVIATIONS.md")
+NO_FIGURE = "The paper has no figure for this model on these data."
 
 
 def run(at: stage.Stage) -> None:
@@ -33,8 +41,7 @@ def run(at: stage.Stage) -> None:
         run_ids = {run: _send(at, run) for run in at.params.runs}
         run_ids |= {name: _send_ensemble(at, name, run_ids) for name in at.params.ensembles}
         links = _links(at, _send_report(at, run_ids))
-        registered = list(_register(at, run_ids, links))
-        found = records(registered)
+        found = records(settle_models(list(_register(at, run_ids, links))))
     write_json(paths.registry_record(at.experiment), found)
     for name, entry in found.items():
         print(f"{name}  version {entry['version']}  {' '.join('@' + alias for alias in entry['aliases'])}")
@@ -76,7 +83,7 @@ def _links(at: stage.Stage, report: str | None) -> dict[str, str]:
     return {words: artifact_link(at.experiment, report, name) for words, name in pages.items()}
 
 
-def _register(at: stage.Stage, run_ids: dict[str, str], links: dict[str, str]) -> Iterator[Registration]:
+def _register(at: stage.Stage, run_ids: dict[str, str], links: dict[str, str]) -> Iterator[Registered]:
     params = at.params
     known = standings(at.experiment, params.runs, params.ensembles, params.report.comparable)
     for run in params.runs:
@@ -85,7 +92,7 @@ def _register(at: stage.Stage, run_ids: dict[str, str], links: dict[str, str]) -
         yield _ensemble(at, name, run_ids[name], links)
 
 
-def _network(at: stage.Stage, run: str, run_id: str, standing: Standing, links: dict[str, str]) -> Registration:
+def _network(at: stage.Stage, run: str, run_id: str, standing: Standing, links: dict[str, str]) -> Registered:
     folder = paths.model_dir(at.experiment, run)
     record = read_json(folder / paths.RECORD)
     return register_model(
@@ -101,16 +108,16 @@ def _network(at: stage.Stage, run: str, run_id: str, standing: Standing, links: 
     )
 
 
-def _ensemble(at: stage.Stage, name: str, run_id: str, links: dict[str, str]) -> Registration:
+def _ensemble(at: stage.Stage, name: str, run_id: str, links: dict[str, str]) -> Registered:
     members = at.params.ensembles[name]
     return register_model(
-        ensemble_model_name(at.experiment, name, list(at.params.ensembles)),
+        ensemble_model_name(at.experiment, name),
         at.experiment,
         {member: paths.model_dir(at.experiment, member) for member in members},
         run_id,
         _errors_of(at, name),
         at.params.evaluation,
-        _about(at, Standing(), {}, links),
+        _about(at, ensemble_standing(members, at.params.report.comparable), {}, links),
         tags=_tags(at, read_json(paths.model_dir(at.experiment, members[0]) / paths.RECORD)),
         example=_example(at),
     )
@@ -124,7 +131,7 @@ def _about(at: stage.Stage, standing: Standing, recipe: dict[str, Any], links: d
         recipe=recipe,
         published=standing.published,
         verdict="; ".join(standing.verdicts) or None,
-        note=report.note,
+        note=report.note or (None if standing.published else NO_FIGURE),
         links=links,
     )
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
+from pipeline.tracking.store import all_pages
+
 BEST, PAPER, LATEST = "best", "paper", "latest"
 HOLDOUT_TAG, REPORT_TAG = "top1_error.holdout", "report.sha256"
 COMPARABLE = ("data.digest", "data.holdout")
-PROMOTION = "promotion."
-"""Begins the key of a registered model's tag that records a promotion; when it was and a random part follow."""
+PROMOTION, ROLLBACK = "promotion.", "rollback."
+"""Begin the keys of a registered model's tags that record a promotion and a rollback; when it was and a random part
+follow. A record is written once and never changed, so whatever meets, wherever it runs, none is lost.
+"""
+_STAMP = "%Y%m%dT%H%M%S.%f"
 _ROUNDS = 20
 
 
@@ -32,24 +39,18 @@ class Promotion:
     why: str
     forced: bool
     """It was promoted in spite of an objection."""
-    undone: dict[str, str] | None = None
-    """Who rolled it back, when and why."""
+    undone: tuple[dict[str, str], ...] = ()
+    """Who rolled it back, when and why; more than one where rollbacks met."""
 
     def text(self) -> str:
         """The tag's value, JSON."""
-        return json.dumps({name: value for name, value in asdict(self).items() if name != "key"})
+        return json.dumps({name: value for name, value in asdict(self).items() if name not in ("key", "undone")})
 
 
 def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
     """All versions of a registered model that are ready for use."""
-    found: list[ModelVersion] = []
-    token = None
-    while True:
-        page = client.search_model_versions(f"name = '{name}'", page_token=token)
-        found += [version for version in page if version.status == "READY"]
-        token = page.token
-        if not token:
-            return found
+    found = all_pages(lambda token: client.search_model_versions(f"name = '{name}'", page_token=token))
+    return [version for version in found if version.status == "READY"]
 
 
 def best_version(versions: Sequence[ModelVersion]) -> ModelVersion | None:
@@ -65,10 +66,22 @@ def best_version(versions: Sequence[ModelVersion]) -> ModelVersion | None:
 
 
 def promotions(model: RegisteredModel) -> list[Promotion]:
-    """A registered model's promotions, oldest first."""
+    """A registered model's promotions, oldest first, each with its rollbacks."""
     tags: dict[str, str] = model.tags
-    found = {key: json.loads(value) for key, value in tags.items() if key.startswith(PROMOTION)}
-    return [Promotion(key, **found[key]) for key in sorted(found)]
+    found = {key: json.loads(tags[key]) for key in sorted(tags) if key.startswith((PROMOTION, ROLLBACK))}
+    rollbacks = [value for key, value in found.items() if key.startswith(ROLLBACK)]
+    undone = {key: tuple(value["undone"] for value in rollbacks if value["promotion"] == key) for key in found}
+    return [Promotion(key, **found[key], undone=undone[key]) for key in found if key.startswith(PROMOTION)]
+
+
+def new_key(model: RegisteredModel, kind: str) -> str:
+    """The key of a record that is made now: after all that are there, even of a machine whose clock is ahead."""
+    records = [key for key in model.tags if key.startswith((PROMOTION, ROLLBACK))]
+    stamps = [key.partition(".")[2].rpartition(".")[0] for key in records]
+    now = datetime.now(UTC).strftime(_STAMP)
+    if stamps and now <= max(stamps):
+        now = (datetime.strptime(max(stamps), _STAMP) + timedelta(microseconds=1)).strftime(_STAMP)
+    return f"{kind}{now}.{secrets.token_hex(4)}"
 
 
 def targets(model: RegisteredModel, versions: Sequence[ModelVersion]) -> dict[str, ModelVersion | None]:
@@ -81,14 +94,14 @@ def targets(model: RegisteredModel, versions: Sequence[ModelVersion]) -> dict[st
     found = {BEST: best_version(versions), PAPER: best_version(reported)}
     found |= {promotion.alias: None for promotion in promotions(model) if promotion.alias not in found}
     ready = {str(version.version): version for version in versions}
-    standing = [p for p in promotions(model) if p.undone is None and p.version in ready]
+    standing = [p for p in promotions(model) if not p.undone and p.version in ready]
     return found | {promotion.alias: ready[promotion.version] for promotion in standing}
 
 
 def settle(client: MlflowClient, name: str) -> None:
     """Make the aliases name what `targets` says, and look again until nothing changes.
 
-    Whoever changes a promotion writes its record first and then settles, so of several at once the last to look has
+    Whoever promotes or rolls back writes a record first and then settles, so of several at once the last to look has
     seen every record, wherever they run. RuntimeError if the records change faster than that for 20 rounds.
     """
     for _ in range(_ROUNDS):

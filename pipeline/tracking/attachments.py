@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from mlflow import MlflowClient
 
 from pipeline.tracking import store
 
@@ -20,9 +19,9 @@ TAG = "attached"
 _LINES = {"training_error": ("training", "--"), "test_error": ("test", "-"), "holdout_error": ("held out", ":")}
 
 
-def attach(run_id: str, files: Mapping[str, bytes]) -> None:
+def attach(run_id: str, files: Mapping[str, bytes], client: MlflowClient | None = None) -> None:
     """Send files by their path among the run's artifacts ("plots/error.png"), unless the run has them as they are."""
-    client = store.client()
+    client = client or store.client()
     known: dict[str, str] = json.loads(client.get_run(run_id).data.tags.get(TAG, "{}"))
     digests = {name: hashlib.sha256(content).hexdigest()[:16] for name, content in files.items()}
     new = [name for name in files if known.get(name) != digests[name]]
@@ -39,6 +38,9 @@ def attach(run_id: str, files: Mapping[str, bytes]) -> None:
 
 def error_plot(title: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Errors in percent against iteration, from rows of history.csv, as PNG: the form of the paper's Figure 6."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # a training, which draws nothing, starts without them
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(title=title, xlabel="iteration", ylabel="error, %", ylim=(0, 100))

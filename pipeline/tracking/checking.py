@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.artifacts import load_dict
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from pipeline.tracking import store
 from pipeline.tracking.aliases import PAPER, alias_target, versions_of
+from pipeline.tracking.finding import known_run
+from pipeline.tracking.inference import CHECKSUMS
 
 WEIGHTS_TAG = "weights.sha256"
 _FILES = frozenset({"MLmodel", "artifacts", "code", "served_model.py"})
+_MEMBERS = "artifacts/members"
 
 
 def registered_names(prefix: str = "") -> list[str]:
     """The registered models whose names begin with `prefix`, in order."""
-    client, names, token = store.client(), [], None
-    while True:
-        page = client.search_registered_models(page_token=token)
-        names += [model.name for model in page if model.name.startswith(prefix)]
-        token = page.token
-        if not token:
-            return sorted(names)
+    client = store.client()
+    found = store.all_pages(lambda token: client.search_registered_models(page_token=token))
+    return sorted(model.name for model in found if model.name.startswith(prefix))
 
 
 def check(name: str) -> list[str]:
@@ -61,18 +60,41 @@ def check_record(record: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _version_problems(client: MlflowClient, version: ModelVersion) -> list[str]:
     where = f"{version.name} version {version.version}"
-    problems = []
+    problems = [f"{where}: {line}" for line in _lost_runs(client, str(version.run_id))]
     try:
-        if client.get_run(str(version.run_id)).info.lifecycle_stage != "active":
-            problems.append(f"{where}: its run {version.run_id} was deleted")
-    except MlflowException:
-        problems.append(f"{where}: its run {version.run_id} is gone")
-    try:
-        model_id = str(version.source).removeprefix("models:/")
-        names = {file.path for file in client.list_logged_model_artifacts(model_id)}
-        missing = _FILES - names
-        if missing:
-            problems.append(f"{where}: its files are incomplete, without {', '.join(sorted(missing))}")
-    except (MlflowException, OSError) as error:
-        problems.append(f"{where}: its files cannot be read: {error}")
-    return problems
+        missing = _missing_files(client, str(version.source).removeprefix("models:/"))
+    except Exception as error:  # of whatever client the artifacts' storage has
+        return [*problems, f"{where}: its files cannot be read: {' '.join(str(error).split())}"]
+    return problems + ([f"{where}: its files are incomplete, without {', '.join(missing)}"] if missing else [])
+
+
+def _lost_runs(client: MlflowClient, run_id: str) -> Iterator[str]:
+    """What is wrong with a version's run, and with those of an ensemble's members."""
+    found = known_run(client, run_id)
+    members = {} if found is None else {k: v for k, v in found.data.tags.items() if k.startswith("member.")}
+    runs = {"its run": run_id} | {f"the run of {key.removeprefix('member.')}": value for key, value in members.items()}
+    for whose, identifier in runs.items():
+        known = known_run(client, identifier)
+        if known is None or known.info.lifecycle_stage != "active":
+            yield f"{whose} {identifier} {'is gone' if known is None else 'was deleted'}"
+
+
+def _missing_files(client: MlflowClient, model_id: str) -> list[str]:
+    """Paths of a registered model's files and folders that are not there, those in checksums.json among them."""
+    missing = _FILES - {file.path for file in client.list_logged_model_artifacts(model_id)}
+    if missing:
+        return sorted(missing)
+    there, checksums = set(_files_under(client, model_id, _MEMBERS)), f"{_MEMBERS}/{CHECKSUMS}"
+    if checksums not in there:
+        return [checksums]
+    location = client.get_logged_model(model_id).artifact_location
+    expected = load_dict(f"{location}/{checksums}")["files"]
+    return sorted({f"{_MEMBERS}/{name}" for name in expected} - there)
+
+
+def _files_under(client: MlflowClient, model_id: str, folder: str) -> Iterator[str]:
+    for file in client.list_logged_model_artifacts(model_id, folder):
+        if file.is_dir:
+            yield from _files_under(client, model_id, file.path)
+        else:
+            yield file.path

@@ -100,8 +100,7 @@ def _line(name: str, made: Promotion) -> str:
     forced = ", forced" if made.forced else ""
     move = f"{name}@{made.alias}: {made.previous or 'none'} -> {made.version}"
     line = f"{made.when}  {move}  {made.who}{forced}: {made.why}"
-    undone = made.undone
-    return line if undone is None else f"{line}; undone {undone['when']} by {undone['who']}: {undone['why']}"
+    return line + "".join(f"; undone {each['when']} by {each['who']}: {each['why']}" for each in made.undone)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

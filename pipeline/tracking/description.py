@@ -34,7 +34,7 @@ class About:
 
 
 def describe(name: str, what: str, metrics: Mapping[str, Mapping[str, float]], about: About, run_url: str) -> str:
-    """A registered model's description, of its newest version."""
+    """A registered model's description, by the version that stands for it."""
     parts = [
         f"{what} on {about.title}, after *Deep Residual Learning for Image Recognition* (He et al., 2015).",
         error_table(metrics, about.published),

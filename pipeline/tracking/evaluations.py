@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import RunTag
 
 from pipeline.provenance import digest_of
 from pipeline.tracking import store
+from pipeline.tracking.finding import find_run, living_run
 from pipeline.tracking.names import as_tags, evaluation_metrics, source_tags
-from pipeline.tracking.runs import find_run, log_figures
+from pipeline.tracking.runs import log_figures
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -52,20 +54,37 @@ def log_ensemble(
 ) -> str:
     """Log an ensemble's errors on a run of its own that names and links its members; the run's identifier.
 
-    The same members (by run identifier) come to the same run again. ValueError for fewer than two members.
+    The same members (by run identifier) come to the same run again. ValueError for fewer than two members, and for
+    identifiers of runs that this store does not have.
     """
     if len(members) < 2:
         raise ValueError(f"ensemble {name}: {list(members)} is not an ensemble: name at least two runs")
     client, experiment_id = store.client(), store.experiment_id(experiment)
+    if lost := [member for member in members if not _is_there(client, member_run_ids.get(member))]:
+        raise ValueError(f"ensemble {name}: MLflow at {store.shown_uri()} has no runs of {', '.join(lost)}")
     identity = digest_of([name, [[member, member_run_ids.get(member)] for member in members]])
     described = _ensemble_tags(experiment, experiment_id, name, members, member_run_ids) | as_tags(tags or {})
+    figures = evaluation_metrics(metrics, split)
+    return log_own_run(client, experiment_id, name, identity, f"ensemble-{name}", described, figures)
+
+
+def log_own_run(
+    client: MlflowClient,
+    experiment_id: str,
+    name: str,
+    identity: str,
+    title: str,
+    tags: Mapping[str, str],
+    figures: Mapping[str, float],
+) -> str:
+    """Log figures on a finished run that is no training's: the one of this name and identity, or a new one; its id."""
     found = find_run(client, experiment_id, name, identity)
     if found is None:
-        all_tags = {**described, "identity": identity, **source_tags()}
-        found = client.create_run(experiment_id, tags=all_tags, run_name=f"ensemble-{name}")
+        all_tags = {**tags, "identity": identity, **source_tags()}
+        found = client.create_run(experiment_id, tags=all_tags, run_name=title)
     else:
-        _set_tags(client, found.info.run_id, described)
-    log_figures(client, found.info.run_id, evaluation_metrics(metrics, split), 0)
+        _set_tags(client, found.info.run_id, tags)
+    log_figures(client, found.info.run_id, figures, 0)
     if found.info.status != "FINISHED":
         client.set_terminated(found.info.run_id)
     return str(found.info.run_id)
@@ -73,9 +92,8 @@ def log_ensemble(
 
 def run_link(experiment_id: str, run_id: str) -> str:
     """Where the UI shows a run: a full address for a server, else relative to the UI's own."""
-    uri = store.shown_uri()
-    base = uri.rstrip("/") + "/" if uri.startswith("http") else ""
-    return f"{base}#/experiments/{experiment_id}/runs/{run_id}"
+    base = store.pages(mlflow.get_tracking_uri())
+    return f"{base + '/' if base else ''}#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def artifact_link(experiment: str, run_id: str, artifact: str) -> str:
@@ -91,6 +109,11 @@ def _training_run(client: MlflowClient, experiment: str, run: str, identity: str
             "send its history first (pipeline.tracking.runs.send_history)"
         )
     return str(found.info.run_id)
+
+
+def _is_there(client: MlflowClient, run_id: str | None) -> bool:
+    """Whether a run can be linked; none is linked where there is no identifier."""
+    return run_id is None or living_run(client, run_id) is not None
 
 
 def _set_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:

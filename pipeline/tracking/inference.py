@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.predictor import Predictor
-from pipeline.schema import Evaluation
+from pipeline.data.resize import scaled_size
+from pipeline.evaluation.predictor import Predictor, Protocol
+from pipeline.schema import Evaluation, MultiScale
 from pipeline.storage import read_json, sha256_file
 from pipeline.tracking.images import as_images
 
 CHECKSUMS = "checksums.json"
 EVALUATION = "evaluation.json"
 DEVICE = "RESNET_DEVICE"
+MOST_SCALED = 10_000_000
+"""Pixels that are looked at together, once scaled: a strip of 1x65,000 is 4,300 million at a shorter side of 256."""
+MOST_SCALED_AT_ONCE = 500_000_000
+"""Likewise, of all images of a request."""
 
 
 class Model:
@@ -37,12 +42,15 @@ class Model:
         """float32 (N, classes) for images in any form of `as_images`; ValueError for bad images or protocol."""
         if protocol not in self.protocols:
             raise ValueError(f"protocol: '{protocol}' is not one of this model's: {', '.join(self.protocols)}")
-        images = as_images(data)
+        chosen = self.protocols[protocol]
+        return np.concatenate([self._averaged(part, chosen) for part in list(parts(as_images(data), chosen))])
+
+    def _averaged(self, images: Sequence[np.ndarray], protocol: Protocol) -> np.ndarray:
         if len(self._members) == 1:
-            return self._members[0].predict(images, self.protocols[protocol])
+            return self._members[0].predict(images, protocol)
         total = np.zeros((len(images), len(self.class_names)), np.float64)
         for member in self._members:
-            total += member.predict(images, self.protocols[protocol])
+            total += member.predict(images, protocol)
         return (total / len(self._members)).astype(np.float32)
 
     def predict(self, data: Any, params: Mapping[str, Any] | None) -> np.ndarray | list[list[dict[str, Any]]]:
@@ -60,6 +68,40 @@ class Model:
             [{"class": int(c), "label": self.class_names[c], "probability": float(row[c])} for c in indices]
             for row, indices in zip(probabilities, order, strict=True)
         ]
+
+
+def parts(images: Sequence[np.ndarray], protocol: Protocol) -> Iterator[list[np.ndarray]]:
+    """Images in order, in parts of at most MOST_SCALED pixels as the protocol scales them.
+
+    ValueError for an image of more, and for more than MOST_SCALED_AT_ONCE together.
+    """
+    part: list[np.ndarray] = []
+    size = total = 0
+    for index, image in enumerate(images):
+        pixels = scaled_pixels(image, protocol)
+        if pixels > MOST_SCALED:
+            shape = f"{image.shape[1]}x{image.shape[0]}"
+            raise ValueError(f"image {index}: {shape} is {pixels} pixels once scaled; at most {MOST_SCALED} are taken")
+        total += pixels
+        if total > MOST_SCALED_AT_ONCE:
+            raise ValueError(f"images: more than {MOST_SCALED_AT_ONCE} pixels once scaled; send fewer at once")
+        if size + pixels > MOST_SCALED:
+            yield part
+            part, size = [], 0
+        part.append(image)
+        size += pixels
+    yield part
+
+
+def scaled_pixels(image: np.ndarray, protocol: Protocol) -> int:
+    """How many pixels an image (h, w, 3) has as the protocol scales it, at the largest of its scales."""
+    if isinstance(protocol, MultiScale):
+        side: int | None = max(protocol.shorter_sides)
+    else:
+        side = getattr(protocol, "shorter_side", None)
+    height, width = image.shape[:2]
+    height, width = (height, width) if side is None else scaled_size(height, width, side)
+    return height * width
 
 
 def default_protocol(protocols: Mapping[str, Any]) -> str:

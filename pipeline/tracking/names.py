@@ -59,7 +59,6 @@ def run_tags(experiment: str, run: str, identity: str) -> dict[str, str]:
         "network": network,
         "seed": str(seed),
         "identity": identity,
-        **source_tags(),
     }
 
 

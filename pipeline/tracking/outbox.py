@@ -28,17 +28,18 @@ PERMANENT = frozenset(
 class Outbox:
     """Runs messages one by one on a thread of its own; the caller never waits and never sees an error.
 
-    A message that fails is tried again after `first_wait` seconds, then twice as long each time up to `longest_wait`.
+    A message that fails is tried again after `first_wait` seconds, then twice as long each time up to `longest_wait`;
+    once somebody waits for all to be sent, every `first_wait` seconds.
     An error that no waiting cures (a deleted run, a database of another schema, a driver that is missing) drops what is
-    left. Either is warned of once.
+    left. Each of the two is warned of once.
     """
 
     def __init__(self, name: str, first_wait: float = 0.5, longest_wait: float = 30.0) -> None:
         self._name, self._first_wait, self._longest_wait = name, first_wait, longest_wait
         self._messages: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
-        self._closing = threading.Event()
-        self._warned = False
+        self._closing, self._awaited = threading.Event(), threading.Event()
+        self._warned: set[str] = set()
         self.broken: Exception | None = None
         self._thread = threading.Thread(target=self._work, name=f"outbox {name}", daemon=True)
         self._thread.start()
@@ -52,6 +53,7 @@ class Outbox:
 
     def flush(self, limit: float) -> bool:
         """Wait up to `limit` seconds until all is sent; whether it is."""
+        self._awaited.set()
         with self._changed:
             self._changed.wait_for(lambda: not self._messages, timeout=limit)
             return not self._messages and self.broken is None
@@ -86,21 +88,22 @@ class Outbox:
                 if _is_permanent(error):
                     self._break(error)
                     return False
-                self._warn(f"cannot be reached ({_short(error)}); what is to be logged is kept and sent later")
-            self._closing.wait(wait)
+                self._warn("away", f"cannot be reached ({_short(error)}); what is to be logged is kept and sent later")
+            if self._awaited.wait(wait):
+                self._closing.wait(self._first_wait)
             wait = min(2 * wait, self._longest_wait)
         return False
 
     def _break(self, error: Exception) -> None:
-        self._warn(f"refuses what is logged, so nothing more will be: {_short(error)}")
+        self._warn("refusal", f"refuses what is logged, so nothing more will be: {_short(error)}")
         with self._changed:
             self.broken = error
             self._messages.clear()
             self._changed.notify_all()
 
-    def _warn(self, what: str) -> None:
-        if not self._warned:
-            self._warned = True
+    def _warn(self, kind: str, what: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
             _log.warning("%s: MLflow %s", self._name, what)
 
 
@@ -113,4 +116,4 @@ def _is_permanent(error: Exception) -> bool:
 
 def _short(error: Exception) -> str:
     text = str(hide(" ".join(str(error).split())))
-    return text if len(text) <= 300 else f"{text[:300]}…"
+    return text if len(text) <= 600 else f"{text[:600]}…"

@@ -24,7 +24,8 @@ from pipeline.tracking.closure import copy_modules, import_closure, requirements
 from pipeline.tracking.inference import CHECKSUMS, EVALUATION, default_protocol
 
 FILES = (WEIGHTS, INPUT, CARD)
-ENTRY = "pipeline.tracking.inference"
+ENTRIES = ("pipeline.tracking.inference", "pipeline.tracking.scoring")
+"""What the script below imports."""
 SCRIPT = Path(__file__).with_name("served_model.py")
 
 
@@ -41,7 +42,7 @@ def save_package(
         staged = Path(temporary)
         _stage_members(staged / "members", members)
         (staged / EVALUATION).write_text(evaluation.model_dump_json(indent=2), encoding="utf-8")
-        modules = import_closure([ENTRY]).values()
+        modules = import_closure(ENTRIES).values()
         copy_modules(modules, staged / "code")
         mlflow.pyfunc.save_model(
             path=str(path),
@@ -75,7 +76,7 @@ def weights_digest(members: Mapping[str, Path]) -> str:
 
 def package_digest(evaluation: Evaluation) -> str:
     """What else a package depends on: the protocols and our code."""
-    modules = import_closure([ENTRY])
+    modules = import_closure(ENTRIES)
     code = {name: sha256_file(path) for name, path in modules.items()}
     return digest_of([evaluation.model_dump(mode="json"), code, sha256_file(SCRIPT)])
 

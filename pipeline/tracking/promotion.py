@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import math
-import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,8 +17,10 @@ from pipeline.tracking.aliases import (
     COMPARABLE,
     LATEST,
     PROMOTION,
+    ROLLBACK,
     Promotion,
     alias_target,
+    new_key,
     promotions,
     settle,
     versions_of,
@@ -42,29 +44,36 @@ def promote(
     if alias == LATEST:
         raise ValueError(f"{name}@{alias}: is MLflow's own name for the newest version")
     client = store.client()
-    versions = {str(found.version): found for found in versions_of(client, _known(client, name).name)}
+    model = _known(client, name)
+    versions = {str(found.version): found for found in versions_of(client, name)}
     if version not in versions:
         raise ValueError(f"{name}: no version {version} that is ready; there are: {', '.join(sorted(versions))}")
     current = alias_target(client, name, alias)
     objection = _objection(versions[version], versions.get(current or ""))
     if objection and not force:
         raise ValueError(f"{name}: version {version} {objection}; --force promotes it all the same")
-    made = Promotion(_key(), alias, version, current, who or user(), _now(), why, bool(objection))
-    _record(client, name, made)
+    key = new_key(model, PROMOTION)
+    made = Promotion(key, alias, version, current, who or user(), _now(), why, bool(objection))
+    client.set_registered_model_tag(name, key, made.text())
     settle(client, name)
     return made
 
 
 def rollback(name: str, why: str, *, alias: str = BEST, who: str | None = None) -> Promotion:
-    """Undo an alias's last promotion that stands; its record. ValueError if there is none."""
+    """Undo an alias's last promotion that stands; its record. ValueError if there is none.
+
+    Of two at the same moment both are on record, as undoing the promotion that both saw.
+    """
     client = store.client()
-    standing = [made for made in promotions(_known(client, name)) if made.alias == alias and made.undone is None]
+    model = _known(client, name)
+    standing = [made for made in promotions(model) if made.alias == alias and not made.undone]
     if not standing:
         raise ValueError(f"{name}@{alias}: no promotion to roll back")
-    undone = replace(standing[-1], undone={"who": who or user(), "when": _now(), "why": why})
-    _record(client, name, undone)
+    undone = {"who": who or user(), "when": _now(), "why": why}
+    record = json.dumps({"promotion": standing[-1].key, "undone": undone})
+    client.set_registered_model_tag(name, new_key(model, ROLLBACK), record)
     settle(client, name)
-    return undone
+    return replace(standing[-1], undone=(undone,))
 
 
 def history(name: str) -> list[Promotion]:
@@ -80,10 +89,6 @@ def _known(client: MlflowClient, name: str) -> RegisteredModel:
             raise
         there = ", ".join(model.name for model in client.search_registered_models(max_results=20))
         raise ValueError(f"{name}: no such registered model; there are: {there or 'none'}") from None
-
-
-def _record(client: MlflowClient, name: str, made: Promotion) -> None:
-    client.set_registered_model_tag(name, made.key, made.text())
 
 
 def _objection(candidate: ModelVersion, current: ModelVersion | None) -> str | None:
@@ -114,10 +119,6 @@ def _error(version: ModelVersion, protocol: str) -> tuple[float, float]:
     """A version's top-1 error and its standard error, in percent."""
     error, count = float(version.tags[f"{_ERROR}{protocol}"]), float(version.tags[f"{_COUNT}{protocol}"])
     return error, math.sqrt(error * (100 - error) / count)
-
-
-def _key() -> str:
-    return f"{PROMOTION}{datetime.now(UTC).strftime('%Y%m%dT%H%M%S.%f')}.{secrets.token_hex(4)}"
 
 
 def _now() -> str:

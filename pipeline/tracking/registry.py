@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from mlflow import MlflowClient
@@ -26,8 +26,25 @@ from pipeline.tracking.evaluations import Metrics, run_link
 from pipeline.tracking.names import as_tags
 from pipeline.tracking.package import package_digest, save_package, weights_digest
 
+_Version = TypeVar("_Version", "Registered", "Registration")
 PACKAGE_TAG = "package.sha256"
 _SHARED = ("experiment", "kind", "network", "verdict", REPORT_TAG)
+_PASSING = ("top1_error.", "top5_error.", "n_images.", "paper.", "dvc.", "verdict", REPORT_TAG)
+"""Begin the names of a version's tags that hold at one time and not at another; one that is not given any more goes."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in the registry, before its model's aliases are settled and what stands for the model is chosen."""
+
+    name: str
+    version: str
+    run_id: str
+    weights_sha256: str
+    card: str
+    """The model's description where this version stands for it."""
+    shared: Mapping[str, str]
+    """The model's tags then."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +67,9 @@ def network_model_name(experiment: str, run: str) -> str:
     return f"{experiment}-{split_run(run)[0]}"
 
 
-def ensemble_model_name(experiment: str, ensemble: str, ensembles: Sequence[str]) -> str:
-    """The registered model of an ensemble: digits-ensemble where it is the only one, else digits-ensemble-<name>."""
-    return f"{experiment}-ensemble" if len(ensembles) == 1 else f"{experiment}-ensemble-{ensemble}"
+def ensemble_model_name(experiment: str, ensemble: str) -> str:
+    """The registered model of an ensemble: imagenet-ensemble-paper."""
+    return f"{experiment}-ensemble-{ensemble}"
 
 
 def register_model(
@@ -66,8 +83,8 @@ def register_model(
     *,
     tags: Mapping[str, Any] | None = None,
     example: np.ndarray | None = None,
-) -> Registration:
-    """Register a network (one member) or an ensemble (several) and settle the aliases.
+) -> Registered:
+    """Register a network (one member) or an ensemble (several); `settle_models` does the rest once all are there.
 
     `members` are model folders by run; `metrics` their errors by protocol, "holdout" for those on held-out training
     images, by which @best is chosen. Weights that are registered already get no new version: its tags, description and
@@ -83,26 +100,48 @@ def register_model(
         version = find_version(client, name, digest)
         if version is None:
             model_id = _log_model(client, name, experiment, members, run_id, evaluation, example)
-            version = _create_version(client, name, model_id, run_id, version_tags)
+            version = _only_one(client, _create_version(client, name, model_id, run_id, version_tags), model_id, digest)
         elif version.tags.get(PACKAGE_TAG) != version_tags[PACKAGE_TAG]:
             _refresh_package(client, version, members, evaluation, example)
         _describe(client, version, version_tags, _version_text(what, metrics, about))
-        card = describe(name, what, metrics, about, url)
-        _describe_model(client, name, card, _model_tags(version_tags))
-        settle(client, name)
+    card = describe(name, what, metrics, about, url)
     attach(run_id, {"model_card.md": card.encode()})
-    return Registration(name, str(version.version), run_id, digest, aliases_of(client, name, str(version.version)))
+    shared = {key: version_tags[key] for key in _SHARED if key in version_tags}
+    return Registered(name, str(version.version), run_id, digest, card, shared)
+
+
+def settle_models(registered: Sequence[Registered]) -> list[Registration]:
+    """Settle the aliases of the models of which versions were registered, and describe each model, once.
+
+    Of several versions (a network's seeds) the one that @paper names stands for the model, else the newest of them.
+    """
+    client = store.client()
+    for name in dict.fromkeys(each.name for each in registered):
+        mine = [each for each in registered if each.name == name]
+        with store.exclusive(name):
+            _tag_model(client, name, (REPORT_TAG,), mine[-1].shared)  # which @paper goes by
+            settle(client, name)
+            shown = _standing(client, name, mine)
+            _tag_model(client, name, _SHARED, shown.shared)
+            if client.get_registered_model(name).description != shown.card:
+                client.update_registered_model(name, shown.card)
+    return [
+        Registration(
+            each.name, each.version, each.run_id, each.weights_sha256, aliases_of(client, each.name, each.version)
+        )
+        for each in registered
+    ]
 
 
 def records(registered: Sequence[Registration]) -> dict[str, dict[str, Any]]:
     """What registry.json holds: by registered model, the version that the report at hand shows, aliases as they are.
 
-    Of several versions (a network's seeds) it is the one that @paper names; `versions` then lists them all.
+    Of several versions (a network's seeds) it is the one that stands for the model; `versions` then lists them all.
     """
     client, found = store.client(), {}
     for name in dict.fromkeys(each.name for each in registered):
         mine = [each for each in registered if each.name == name]
-        chosen = next((each for each in mine if each.version == alias_target(client, name, PAPER)), mine[-1])
+        chosen = _standing(client, name, mine)
         found[name] = {**chosen.record(), "aliases": aliases_of(client, name, chosen.version)}
         if len(mine) > 1:
             found[name]["versions"] = sorted({each.version for each in mine}, key=int)
@@ -110,9 +149,15 @@ def records(registered: Sequence[Registration]) -> dict[str, dict[str, Any]]:
 
 
 def find_version(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
-    """The newest usable version of these weights; None if there is none."""
+    """The first usable version of these weights; None if there is none."""
     found = [version for version in versions_of(client, name) if version.tags.get(WEIGHTS_TAG) == digest]
-    return max(found, key=lambda version: int(version.version), default=None)
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def _standing(client: MlflowClient, name: str, mine: Sequence[_Version]) -> _Version:
+    """Of versions of one model the one that @paper names, else the newest."""
+    paper = alias_target(client, name, PAPER)
+    return next((each for each in mine if each.version == paper), max(mine, key=lambda each: int(each.version)))
 
 
 def _ensure_registered(client: MlflowClient, name: str) -> None:
@@ -155,6 +200,15 @@ def _create_version(
     return client.create_model_version(name, f"models:/{model_id}", run_id, tags=dict(tags), model_id=model_id)
 
 
+def _only_one(client: MlflowClient, made: ModelVersion, model_id: str, digest: str) -> ModelVersion:
+    """The version just made; where another machine made one of the same weights meanwhile, the first, and ours goes."""
+    first = find_version(client, made.name, digest) or made
+    if str(first.version) != str(made.version):
+        client.delete_model_version(made.name, str(made.version))
+        client.delete_logged_model(model_id)
+    return first
+
+
 def _refresh_package(
     client: MlflowClient,
     version: ModelVersion,
@@ -176,22 +230,21 @@ def _describe(client: MlflowClient, version: ModelVersion, tags: Mapping[str, st
     for key, value in tags.items():
         if version.tags.get(key) != value:
             client.set_model_version_tag(version.name, version.version, key, value)
+    for key in version.tags:
+        if key.startswith(_PASSING) and key not in tags:
+            client.delete_model_version_tag(version.name, version.version, key)
     if version.description != text:
         client.update_model_version(version.name, version.version, text)
 
 
-def _describe_model(client: MlflowClient, name: str, text: str, tags: Mapping[str, str]) -> None:
-    model = client.get_registered_model(name)
-    for key, value in tags.items():
-        if model.tags.get(key) != value:
-            client.set_registered_model_tag(name, key, value)
-    if model.description != text:
-        client.update_registered_model(name, text)
-
-
-def _model_tags(version_tags: Mapping[str, str]) -> dict[str, str]:
-    """What the list of registered models can be searched by, of the version registered last."""
-    return {name: version_tags[name] for name in _SHARED if name in version_tags}
+def _tag_model(client: MlflowClient, name: str, keys: Sequence[str], tags: Mapping[str, str]) -> None:
+    """Make a model's tags of these names what `tags` has; those that it lacks go."""
+    there = client.get_registered_model(name).tags
+    for key in keys:
+        if key in tags and there.get(key) != tags[key]:
+            client.set_registered_model_tag(name, key, tags[key])
+        elif key in there and key not in tags:
+            client.delete_registered_model_tag(name, key)
 
 
 def _kind(members: Mapping[str, Path]) -> str:

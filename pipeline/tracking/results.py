@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import RunTag
-
 from pipeline.paths import HISTORY, RECORD
 from pipeline.provenance import digest_of
 from pipeline.storage import read_json
 from pipeline.tracking import store
 from pipeline.tracking.attachments import attach
-from pipeline.tracking.evaluations import Metrics, log_evaluation, run_link
-from pipeline.tracking.names import as_tags, evaluation_metrics, provenance_tags, source_tags
-from pipeline.tracking.runs import find_run, log_figures, send_history
+from pipeline.tracking.evaluations import Metrics, log_evaluation, log_own_run, run_link
+from pipeline.tracking.names import as_tags, evaluation_metrics, provenance_tags
+from pipeline.tracking.runs import send_history
+from pipeline.tracking.surroundings import Surroundings
 
 REPORT = "report"
 _ERRORS = ("top1_error", "top5_error")
@@ -27,8 +26,9 @@ def send_results(
 ) -> str:
     """Log a model folder's training and its errors by protocol on the training's run; the run's identifier.
 
-    The run is found by the training's identity, or made. Nothing is logged twice. `data` is the manifest's digest and
-    where the images came from. ValueError where MLflow cannot be reached within `limit` seconds, or refuses.
+    The run is the one that the training noted, else found by its identity, or made. Nothing is logged twice. `data` is
+    the manifest's digest and where the images came from. ValueError where MLflow cannot be reached within `limit`
+    seconds, or refuses.
     """
     record = read_json(folder / RECORD)
     provenance = record["provenance"]
@@ -42,6 +42,8 @@ def send_results(
             read_history(folder),
             dataset=(experiment, *data),
             provenance=provenance,
+            surroundings=Surroundings.load(folder),
+            run_id=record.get("mlflow_run_id"),
             limit=limit,
         )
         if run_id is None:
@@ -70,16 +72,9 @@ def send_report(
     note = f"The report of **{experiment}**: its pages are among the artifacts.\n\n" + "\n".join(links)
     members = {f"member.{name}": run_id for name, run_id in run_ids.items()}
     tags = as_tags({"kind": REPORT, "experiment": experiment, "run": REPORT, "mlflow.note.content": note, **members})
-    found = find_run(client, experiment_id, REPORT, identity)
-    if found is None:
-        begun = {**tags, "identity": identity, **source_tags()}
-        found = client.create_run(experiment_id, tags=begun, run_name=f"{REPORT}-{experiment}")
-    run_id = str(found.info.run_id)
-    client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items() if found.data.tags.get(tag[0]) != tag[1]])
-    log_figures(client, run_id, _best_figures(measured, split), 0)
+    figures = _best_figures(measured, split)
+    run_id = log_own_run(client, experiment_id, REPORT, identity, f"{REPORT}-{experiment}", tags, figures)
     attach(run_id, files)
-    if found.info.status != "FINISHED":
-        client.set_terminated(run_id)
     return run_id
 
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
+from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made when imported
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 from pipeline.tracking import store
-from pipeline.tracking.names import CURVES, as_tags, curve_metrics, flatten, last_iteration, run_tags, source_tags
+from pipeline.tracking.attachments import attach
+from pipeline.tracking.finding import last_step, to_continue
+from pipeline.tracking.names import CURVES, as_tags, curve_metrics, flatten, last_iteration, run_tags
 from pipeline.tracking.outbox import Outbox
 from pipeline.tracking.secrets import hide
-from pipeline.tracking.surroundings import git_patch, installed_packages, surrounding_tags
+from pipeline.tracking.surroundings import Surroundings, surrounding_tags
 from pipeline.tracking.system_metrics import SystemMetrics
 
-UNFINISHED = ("RUNNING", "SCHEDULED", "FAILED", "KILLED")
 _METRICS_A_BATCH = 900
 _PARAMETERS_A_BATCH = 100
 _LONGEST_PARAMETER = 6000
@@ -35,6 +40,7 @@ class TrainingRun:
     """
 
     def __init__(self, name: str, longest_wait: float = 30.0) -> None:
+        self._uri = mlflow.get_tracking_uri()
         self._outbox = Outbox(name, longest_wait=longest_wait)
         self._known = threading.Event()
         self._run_id: str | None = None
@@ -55,36 +61,38 @@ class TrainingRun:
         anew: bool = False,
         dataset: tuple[str, str, str] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        surroundings: Surroundings | None = None,
+        run_id: str | None = None,
         longest_wait: float = 30.0,
     ) -> TrainingRun:
-        """Continue the run of this identity, or begin one.
+        """Continue the run `run_id` where it is there and this training's, else one of this identity, or begin one.
 
         A run left RUNNING, FAILED or KILLED is continued. A FINISHED one is too, unless `anew` says that training
-        really starts again: then a new run begins. `parameters` is a nested tree, logged flattened and as
-        parameters.json; `dataset` is name, digest and where it lies; `provenance` is logged as provenance.json.
-        Secrets in any of them are hidden. `longest_wait` bounds the seconds between two attempts to reach the server.
+        really starts again: then a new run begins, as it does where the unfinished one has a curve already. Runs whose
+        checkpoints lie elsewhere are another clone's, and left alone. `parameters` is a nested tree, logged flattened
+        and as parameters.json; `dataset` is name, digest and where it lies; `provenance` is logged as
+        provenance.json, `surroundings` (by default this process's tags alone) as tags and files. Secrets in any of
+        them are hidden. `longest_wait` bounds the seconds between two attempts to reach the server.
         """
         self = cls(f"{experiment}/{run}", longest_wait)
-        all_tags = {**run_tags(experiment, run, identity), **surrounding_tags(), **as_tags(hide(dict(tags)))}
-        documents = {"parameters.json": hide(dict(parameters))}
+        where = surroundings or Surroundings(surrounding_tags())
+        all_tags = {**run_tags(experiment, run, identity), **where.tags, **as_tags(hide(dict(tags)))}
+        parameters = hide(dict(parameters))
+        documents: dict[str, Any] = {"parameters.json": parameters}
         if provenance is not None:
             documents["provenance.json"] = hide(dict(provenance))
-        self._outbox.put(lambda: self._start(experiment, run, all_tags, anew))
-        self._outbox.put(lambda: _log_parameters(store.client(), self._identifier(), flatten(hide(dict(parameters)))))
+        self._outbox.put(lambda: self._start(all_tags, where.tags, anew, run_id))
+        self._outbox.put(lambda: _log_parameters(self._client(), self._identifier(), flatten(parameters)))
         if dataset is not None:
-            self._outbox.put(lambda: log_dataset(store.client(), self._identifier(), *hide(dataset)))
+            self._outbox.put(lambda: log_dataset(self._client(), self._identifier(), *hide(dataset)))
         for name, content in documents.items():
             self._outbox.put(lambda name=name, content=content: self._log_document(content, name))  # type: ignore[misc]
+        if where.files:
+            self._outbox.put(lambda: attach(self._identifier(), where.files, self._client()))
         return self
 
-    def log_surroundings(self) -> None:
-        """Log what the run happens in: packages.txt, code.patch where the code differs from its commit, and from now
-        on the machine's load.
-        """
-        patch = git_patch()  # now: what is edited later is not what runs
-        texts = {"packages.txt": installed_packages(), **({"code.patch": patch} if patch else {})}
-        for name, text in texts.items():
-            self._outbox.put(lambda name=name, text=text: self._log_text(text, name))  # type: ignore[misc]
+    def log_load(self) -> None:
+        """Log the machine's load from now on."""
         self._system = SystemMetrics(self._log_system)
 
     @property
@@ -114,32 +122,33 @@ class TrainingRun:
         self._outbox.put(lambda: self._terminate(status))
         return self._outbox.close(limit)
 
-    def _start(self, experiment: str, run: str, tags: Mapping[str, str], anew: bool) -> None:
-        client = store.client()
-        experiment_id = store.experiment_id(experiment)
-        found = find_run(client, experiment_id, tags["run"], tags["identity"], UNFINISHED if anew else None)
+    def _client(self) -> MlflowClient:
+        return store.client(self._uri)
+
+    def _start(self, tags: Mapping[str, str], kept: Mapping[str, str], anew: bool, run_id: str | None) -> None:
+        client = self._client()
+        experiment_id = store.experiment_id(tags["experiment"], self._uri)
+        found = to_continue(client, experiment_id, tags, anew, run_id)
         if found is None:
-            self._run_id = client.create_run(experiment_id, tags=dict(tags), run_name=run).info.run_id
+            made = client.create_run(experiment_id, start_time=self._began, tags=dict(tags), run_name=tags["run"])
+            self._run_id = made.info.run_id
         else:
             self._run_id, self._began = found.info.run_id, found.info.start_time
-            self._last = _last_step(client, found)
+            self._last = last_step(client, found)
             self._over = found.info.status == "FINISHED"
-            _reopen(client, found, tags)
+            _reopen(client, found, tags, kept)
         self._known.set()
 
     def _terminate(self, status: str) -> None:
         if not (self._over and status == "FINISHED"):
-            store.client().set_terminated(self._identifier(), status)
+            self._client().set_terminated(self._identifier(), status)
 
     def _identifier(self) -> str:
         assert self._run_id is not None, "messages are sent in order, the first of which sets it"
         return self._run_id
 
     def _log_document(self, content: dict[str, Any], name: str) -> None:
-        store.client().log_dict(self._identifier(), content, name)
-
-    def _log_text(self, text: str, name: str) -> None:
-        store.client().log_text(self._identifier(), text, name)
+        self._client().log_dict(self._identifier(), content, name)
 
     def _log_system(self, sample: Mapping[str, float]) -> None:
         """Send a sample, its step the second of the run: so they go on rising when the run is continued."""
@@ -148,7 +157,7 @@ class TrainingRun:
         def send() -> None:
             step = (now - self._began) // 1000
             metrics = [Metric(name, value, now, step) for name, value in sample.items()]
-            store.client().log_batch(self._identifier(), metrics=metrics)
+            self._client().log_batch(self._identifier(), metrics=metrics)
 
         self._outbox.put(send)
 
@@ -157,7 +166,7 @@ class TrainingRun:
             metrics = [
                 Metric(name, value, milliseconds, step) for step, named in batch for name, value in named.items()
             ]
-            store.client().log_batch(self._identifier(), metrics=metrics)
+            self._client().log_batch(self._identifier(), metrics=metrics)
             self._last = last_iteration(step for step, _ in batch)
 
 
@@ -171,38 +180,44 @@ def send_history(
     *,
     dataset: tuple[str, str, str] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    surroundings: Surroundings | None = None,
+    run_id: str | None = None,
     limit: float = 60.0,
 ) -> str | None:
     """Make sure that a finished training's run is complete, as after an absence of the server; its identifier.
 
-    Sends nothing twice. None if the server could not be told everything within `limit` seconds.
+    `run_id` is the one that the training noted, `surroundings` those that it happened in. Sends nothing twice. None if
+    the server could not be told everything within `limit` seconds.
     """
     training = TrainingRun.start_or_continue(
-        experiment, run, identity, parameters, tags, dataset=dataset, provenance=provenance
+        experiment,
+        run,
+        identity,
+        parameters,
+        tags,
+        dataset=dataset,
+        provenance=provenance,
+        surroundings=surroundings,
+        run_id=run_id,
     )
     training.log_curves(rows)
     return training.run_id if training.finish("FINISHED", limit) else None
-
-
-def find_run(
-    client: MlflowClient, experiment_id: str, run: str, identity: str, statuses: Sequence[str] | None = None
-) -> Run | None:
-    """The newest run of this name and identity, unfinished ones first, in one of `statuses`; None if there is none."""
-    wanted = f"tags.run = '{run}' and tags.identity = '{identity}'"
-    runs = client.search_runs([experiment_id], wanted, order_by=["attributes.start_time DESC"])
-    candidates = [found for found in runs if statuses is None or found.info.status in statuses]
-    unfinished = [found for found in candidates if found.info.status in UNFINISHED]
-    return next(iter(unfinished or candidates), None)
 
 
 def log_dataset(
     client: MlflowClient, run_id: str, name: str, digest: str, source: str, context: str = "training"
 ) -> None:
     """Note the data of a run; `digest` is the manifest's SHA-256, of which MLflow keeps 36 digits here."""
-    where = resolve_dataset_source(source) if "://" in source else LocalArtifactDatasetSource(source)
-    described = MetaDataset(where, name=name, digest=digest[:_DIGEST_LENGTH])  # type: ignore[abstract]
+    described = MetaDataset(_dataset_source(source), name=name, digest=digest[:_DIGEST_LENGTH])  # type: ignore[abstract]
     entity = Dataset(**described.to_dict())
     client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
+
+
+def _dataset_source(source: str) -> DatasetSource:
+    if "://" in source:
+        with contextlib.suppress(MlflowException):  # of a kind that MLflow has no loader for, such as hf://
+            return resolve_dataset_source(source)
+    return LocalArtifactDatasetSource(source)
 
 
 def log_figures(client: MlflowClient, run_id: str, figures: Mapping[str, float], step: int) -> None:
@@ -231,18 +246,12 @@ def _shortened(value: str) -> str:
     return value if len(value) <= _LONGEST_PARAMETER else "(long: see parameters.json)"
 
 
-def _reopen(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> None:
+def _reopen(client: MlflowClient, run: Run, tags: Mapping[str, str], kept: Mapping[str, str]) -> None:
+    """Set the tags, but for those in `kept`, which stay of the process that began the run."""
     if run.info.status != "FINISHED":
         client.update_run(run.info.run_id, status="RUNNING")
-    kept = {*source_tags(), *surrounding_tags()}  # of the process that began it
     new = {key: value for key, value in tags.items() if key not in kept or key not in run.data.tags}
     client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in new.items()])
-
-
-def _last_step(client: MlflowClient, run: Run) -> int:
-    logged = [name for name in CURVES.values() if name in run.data.metrics]
-    steps = [metric.step for name in logged for metric in client.get_metric_history(run.info.run_id, name)]
-    return last_iteration(steps)
 
 
 def _batches(rows: Sequence[tuple[int, Mapping[str, float]]]) -> Iterator[list[tuple[int, Mapping[str, float]]]]:

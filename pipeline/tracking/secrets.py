@@ -9,7 +9,7 @@ HIDDEN = "***"
 _SECRET = r"[\w.-]*(?:password|passwd|secret|token|credential|api_?key|access_?key|signature)[\w.-]*"
 _SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
-_QUERY = re.compile(rf"(?<=[?&])({_SECRET})=[^&#\s]*", re.IGNORECASE)
+_QUERY = re.compile(rf"(?<=[?&])({_SECRET})=[^&#\s'\"]*", re.IGNORECASE)
 
 
 def hide(value: Any) -> Any:

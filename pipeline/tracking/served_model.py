@@ -24,11 +24,12 @@ class ServedModel(PythonModel):
     """Class probabilities of images, by one network or an ensemble."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Verify and load the members; ValueError names a file that was altered."""
+        """Verify and load the members; ValueError names a file that was altered. A scoring server learns to refuse."""
         members, evaluation = (Path(context.artifacts[name]) for name in ("members", "evaluation"))
         with own_code():
             inference = importlib.import_module(f"{PACKAGE}.tracking.inference")
             self.model = inference.Model(members, evaluation)
+            importlib.import_module(f"{PACKAGE}.tracking.scoring").install()
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import psutil
 from mlflow.entities import Experiment, Run
 
 from pipeline.tracking import store
 
 PORT = 5000
+SECONDS_TO_END = 10.0
 VIEW = "errors"
 _SHARED_VIEW = "mlflow.sharedViewState."
 """Begins the key of an experiment's tag that holds a view, as the pages' own "Share" writes it."""
 _FILTER = "tags.kind != 'report'"
-_CHARTS = "^(training|test|holdout)/error$|top1_error$"
-"""Which charts are shown, as a regular expression: the curves, and the errors at the end."""
+_CHARTS = "^(training|test|holdout)/error$"
+"""Which charts are shown, as a regular expression: the curves; the errors at the end are the table's."""
+_OTHER_WAYS = "/multi_scale_"
+"""Of averaging over scales, where an experiment reports them: they have no column."""
 _TAGS = ("kind", "seed", "precision")
 _SEARCHED = 50
 
@@ -33,8 +39,17 @@ def command(uri: str, host: str = "127.0.0.1", port: int = PORT) -> list[str]:
     if uri.startswith("http"):
         raise ServerError(f"{store.shown_uri()}: is a server; open it in a browser")
     serve = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
-    root = store.artifact_root()
+    root = store.artifact_root(uri)
     return [*serve, "--backend-store-uri", uri, *(["--default-artifact-root", root] if root else [])]
+
+
+def run_page(run_id: str) -> str:
+    """The address of a run's page: on the server of MLFLOW_TRACKING_URI, else as `main` shows a database by default.
+
+    Of the server's address the host and path alone: neither user nor password nor query. The store is not asked.
+    """
+    base = store.pages(os.environ.get("MLFLOW_TRACKING_URI", "")) or f"http://127.0.0.1:{PORT}"
+    return f"{base}/#/runs/{run_id}"
 
 
 def prepare_views(base: str) -> dict[str, str]:
@@ -59,7 +74,7 @@ def view_state(runs: Sequence[Run]) -> dict[str, object]:
     """Columns, order and filter of the runs' table, in the form in which MLflow's pages share them."""
     names = {name for run in runs for name in run.data.metrics}
     errors = sorted(name for name in names if name.endswith("/top1_error"))
-    tests = [name for name in errors if not name.startswith("holdout")]
+    tests = [name for name in errors if not name.startswith("holdout") and _OTHER_WAYS not in name]
     shown = [*tests, *[n for n in ("holdout/top1_error", "training/error", "training/loss") if n in names]]
     columns = [f"metrics.`{name}`" for name in shown] + [f"tags.`{name}`" for name in _TAGS]
     order = columns[0] if shown else "attributes.start_time"
@@ -95,10 +110,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 0 if isinstance(error, ServerError) else 2
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return _served(serve, {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+
+
+def _served(serve: Sequence[str], environment: Mapping[str, str]) -> int:
+    """The server's exit code; 0 once it was interrupted, and 143 once SIGTERM was handed on to all its processes."""
+    server = subprocess.Popen(serve, env=environment)
+
+    def end(*_: object) -> None:
+        family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        psutil.wait_procs(family, timeout=SECONDS_TO_END)
+        raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
     try:
-        return subprocess.run(serve, env=environment, check=False).returncode
+        return server.wait()
     except KeyboardInterrupt:
+        server.wait()
         return 0
 
 

@@ -18,6 +18,7 @@ def _own_tracking_uri(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.setattr(store, "_chosen_here", None)
     yield
     mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking import checking, promotion, store
+from pipeline.tracking import checking, evaluations, promotion, store
 from pipeline.tracking.aliases import versions_of
 from pipeline.tracking.registry import records
-from tests.tracking.factory import model_folder
-from tests.tracking.test_registry import new_run, register
+from tests.tracking.factory import EVALUATION, METRICS, model_folder
+from tests.tracking.test_registry import ABOUT, new_run, register, register_model
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +35,29 @@ def test_the_check_finds_lost_runs_lost_files_and_doubles(tracking: str, tmp_pat
         f"{NAME} version 2: its files are incomplete, without code",
         f"{NAME} version 3: the weights of version 2 again",
     ]
+
+
+def test_the_check_finds_lost_weights_of_a_member_and_lost_runs_of_members(tracking: str, tmp_path: Path) -> None:
+    members = {f"resnet8-s{seed}": model_folder(tmp_path, f"resnet8-s{seed}", seed) for seed in range(2)}
+    run_ids: dict[str, str | None] = {member: new_run() for member in members}
+    own = evaluations.log_ensemble("digits", "both", list(members), run_ids, METRICS)
+    register_model("digits-ensemble", "digits", members, own, METRICS, EVALUATION, ABOUT)
+    assert checking.check("digits-ensemble") == []
+    store.client().delete_run(str(run_ids["resnet8-s1"]))
+    (weights,) = (tmp_path / "mlartifacts").rglob("resnet8-s1/weights.safetensors")
+    weights.unlink()
+    where = "digits-ensemble version 1"
+    assert checking.check("digits-ensemble") == [
+        f"{where}: the run of resnet8-s1 {run_ids['resnet8-s1']} was deleted",
+        f"{where}: its files are incomplete, without artifacts/members/resnet8-s1/weights.safetensors",
+    ]
+    (checksums,) = (tmp_path / "mlartifacts").rglob("checksums.json")
+    checksums.write_text("{\n")
+    assert checking.check("digits-ensemble")[1].startswith(f"{where}: its files cannot be read: ")
+    checksums.unlink()
+    assert checking.check("digits-ensemble")[1] == (
+        f"{where}: its files are incomplete, without artifacts/members/checksums.json"
+    )
 
 
 def test_the_registry_is_held_against_its_record(tracking: str, tmp_path: Path) -> None:

@@ -20,19 +20,18 @@ POINTS, EVERY = 40, 25
 def test_logging_costs_less_than_a_percent_of_the_steps_it_is_about(tracking: str) -> None:
     training = begin()
     assert training._outbox.flush(200)
-    of_caller = []
-    before = time.process_time()
+    of_caller, of_all = [], []
     for i in range(1, POINTS + 1):
         row = {"iteration": i * EVERY, "training_loss": 1 / i, "test_error": 3.0, "learning_rate": 0.1}
-        started = time.thread_time()
+        before, started = time.process_time(), time.thread_time()
         training.log_curves([row])
         of_caller.append(time.thread_time() - started)
         assert training._outbox.flush(100)
-    of_all = (time.process_time() - before) / POINTS
+        of_all.append(time.process_time() - before)
     assert training.finish(limit=60)
     steps = EVERY * seconds_a_step()
     assert statistics.median(of_caller) < 0.0001 * steps, "the training waits for no more than to queue a message"
-    assert of_all < 0.02 * steps, "all of it, database and thread; about 0.5% where it was measured"
+    assert statistics.median(of_all) < 0.01 * steps, "all of it, database and thread; 0.3 to 0.5% where it was measured"
 
 
 def seconds_a_step() -> float:

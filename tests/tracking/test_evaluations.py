@@ -66,8 +66,31 @@ def test_an_ensemble_has_one_run_that_links_its_members(tracking: str) -> None:
     assert run.data.tags["member.resnet56-s0"] == run_ids["resnet56-s0"]
     assert f"/runs/{run_ids['resnet20-s0']})" in run.data.tags["mlflow.note.content"]
     assert points(run.info.run_id, "test/center_crop/top1_error") == [(0, 5.5)]
-    retrained: dict[str, str | None] = {**run_ids, "resnet20-s0": "f" * 32}
+    retrained: dict[str, str | None] = {**run_ids, "resnet20-s0": trained("resnet20-s1")}
     assert evaluations.log_ensemble("digits", "resnets", members, retrained, METRICS) != run.info.run_id
+
+
+def test_an_ensemble_whose_members_runs_are_not_here_is_refused(tracking: str) -> None:
+    members, client = ["resnet20-s0", "resnet56-s0", "resnet56-s1"], store.client()
+    deleted = trained("resnet56-s1")
+    client.delete_run(deleted)
+    run_ids = {"resnet20-s0": trained("resnet20-s0"), "resnet56-s0": "f" * 32, "resnet56-s1": deleted}
+    with pytest.raises(ValueError, match=r"ensemble all: MLflow at sqlite.* has no runs of resnet56-s0, resnet56-s1"):
+        evaluations.log_ensemble("digits", "all", members, run_ids, METRICS)
+    assert len(client.search_runs([store.experiment_id("digits")])) == 1, "no run of an ensemble"
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("https://me:secret@mlflow.example:8443/prefix/?token=x", "https://mlflow.example:8443/prefix/#/experiments/7"),
+        ("http://127.0.0.1:9", "http://127.0.0.1:9/#/experiments/7"),
+        ("postgresql://me:secret@db/mlflow", "#/experiments/7"),
+    ],
+)
+def test_a_link_can_be_followed_and_has_no_password(uri: str, address: str) -> None:
+    store.initialise(uri)
+    assert evaluations.run_link("7", "0a1b") == f"{address}/runs/0a1b"
 
 
 def test_an_ensemble_of_one_is_refused(tracking: str) -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from datetime import datetime, timedelta, tzinfo
 
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.tracking import promotion, store
+from pipeline.tracking import aliases, promotion, store
 from pipeline.tracking.aliases import promotions, settle
+from tests.tracking.forks import at_once
 from tests.tracking.test_registry import new_run
 
 pytestmark = pytest.mark.slow
 
 NAME = "digits-resnet8"
-REPOSITORY = Path(__file__).parents[2]
 SAME = {"data.digest": "d", "data.holdout": "{}"}
 
 
@@ -56,8 +53,8 @@ def test_promotion_is_recorded_holds_and_is_rolled_back(client: MlflowClient) ->
     undone = promotion.rollback(NAME, "not enough", who="bob")
     assert alias() == 1
     assert undone.version == "2"
-    assert undone.undone is not None
-    assert undone.undone["who"] == "bob"
+    assert [(each["who"], each["why"]) for each in undone.undone] == [("bob", "not enough")]
+    assert promotion.history(NAME)[-1] == undone
     promotion.rollback(NAME, "back to the rule")
     assert alias() == 4
     with pytest.raises(ValueError, match="no promotion to roll back"):
@@ -118,37 +115,58 @@ def test_paper_names_the_best_of_the_report_at_hand(client: MlflowClient) -> Non
     assert "paper" not in client.get_registered_model(NAME).aliases
 
 
+AT_ONCE = """
+import time
+from pipeline.tracking import promotion, store
+
+def work(version):
+    store.initialise()
+    for i in range(6):
+        while i == 3 and len({made.who for made in promotion.history('digits-resnet8')}) < 2:
+            time.sleep(0.05)  # however busy the machine, neither is over before the other has begun
+        promotion.promote('digits-resnet8', version, f'turn {i}', who=version)
+        if i % 3 == 2:
+            promotion.rollback('digits-resnet8', f'or not {i}', who=version)
+"""
+
+
 def test_promotions_by_two_processes_at_once_end_in_one_consistent_state(client: MlflowClient, tracking: str) -> None:
-    code = (
-        "import sys, time\n"
-        "from pipeline.tracking import promotion, store\n"
-        "store.initialise()\n"
-        "store.client()\n"
-        "print('ready', flush=True)\n"
-        "sys.stdin.readline()\n"
-        "for i in range(10):\n"
-        "    promotion.promote('digits-resnet8', sys.argv[1], f'turn {i}', who=sys.argv[1])\n"
-        "    if i % 3 == 2:\n"
-        "        promotion.rollback('digits-resnet8', 'or not', who=sys.argv[1])\n"
-    )
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking, "OMP_NUM_THREADS": "1"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    both = [
-        subprocess.Popen([sys.executable, "-c", code, version], cwd=REPOSITORY, env=environment, text=True, **pipes)  # type: ignore[call-overload]
-        for version in ("1", "2")
-    ]
-    for process in both:
-        assert process.stdout.readline() == "ready\n"
-    for process in both:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
-    for process in both:
-        process.stdin.close()
-        process.stdout.close()
+    at_once(AT_ONCE, ["1", "2"], tracking)
     made = promotions(client.get_registered_model(NAME))
-    assert sorted((each.who, each.why) for each in made) == sorted((w, f"turn {i}") for w in "12" for i in range(10))
-    undone = sum(each.undone is not None for each in made)
-    assert 3 <= undone <= 6, "two rollbacks at the same moment undo the same promotion"
-    last = [each for each in made if each.undone is None][-1]
+    assert sorted((each.who, each.why) for each in made) == sorted((w, f"turn {i}") for w in "12" for i in range(6))
+    undone = [(record["who"], record["why"]) for each in made for record in each.undone]
+    assert sorted(undone) == sorted((w, f"or not {i}") for w in "12" for i in (2, 5)), "every rollback is on record"
+    last = [each for each in made if not each.undone][-1]
     assert alias() == int(last.version)
+    turns = [each.who for each in made]
+    assert turns not in (sorted(turns), sorted(turns, reverse=True)), "they never met"
+
+
+def test_two_rollbacks_that_see_the_same_promotion_are_both_on_record(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promotion.promote(NAME, "3", "first", force=True)
+    promotion.promote(NAME, "1", "second")
+    seen = promotion._known(client, NAME)
+    promotion.rollback(NAME, "too early", who="ada")
+    monkeypatch.setattr(promotion, "_known", lambda *_: seen)
+    promotion.rollback(NAME, "not evaluated well", who="bob")
+    first, second = promotions(client.get_registered_model(NAME))
+    assert [record["who"] for record in second.undone] == ["ada", "bob"]
+    assert (first.undone, alias()) == ((), 3), "one undone, once"
+
+
+def test_a_promotion_counts_as_later_than_one_of_a_machine_whose_clock_is_ahead(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + timedelta(hours=2)
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(aliases, "datetime", Ahead)
+        promotion.promote(NAME, "1", "elsewhere")
+    promotion.promote(NAME, "2", "here, a moment later")
+    assert alias() == 2
+    assert [made.why for made in promotion.history(NAME)] == ["elsewhere", "here, a moment later"]

@@ -25,8 +25,9 @@ from pipeline.schema import CenterCrop, Protocols
 from pipeline.tracking import registry, store
 from pipeline.tracking.aliases import best_version, versions_of
 from pipeline.tracking.description import About
-from pipeline.tracking.registry import Registration, register_model
+from pipeline.tracking.registry import Registration, settle_models
 from tests.tracking.factory import CLASSES, EVALUATION, METRICS, images, model_folder
+from tests.tracking.forks import at_once
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +36,12 @@ ABOUT = About("handwritten digits", data_digest="d" * 64, recipe={"batch_size": 
 
 def new_run() -> str:
     return str(store.client().create_run(store.experiment_id("digits")).info.run_id)
+
+
+def register_model(*arguments: Any, **options: Any) -> Registration:
+    """Register one version, with all that follows."""
+    (made,) = settle_models([registry.register_model(*arguments, **options)])
+    return made
 
 
 def register(
@@ -56,8 +63,7 @@ def state() -> str:
 
 def test_names() -> None:
     assert registry.network_model_name("digits", "resnet56-s0") == "digits-resnet56"
-    assert registry.ensemble_model_name("digits", "resnets", ["resnets"]) == "digits-ensemble"
-    assert registry.ensemble_model_name("imagenet", "paper", ["paper", "all"]) == "imagenet-ensemble-paper"
+    assert registry.ensemble_model_name("imagenet", "paper") == "imagenet-ensemble-paper"
 
 
 def test_registering_equal_weights_again_changes_nothing(tracking: str, tmp_path: Path) -> None:
@@ -76,6 +82,88 @@ def test_registering_equal_weights_again_changes_nothing(tracking: str, tmp_path
     assert version.tags["top1_error.center_crop"] == "5.5"
     assert version.tags["data.digest"] == "d" * 64
     assert version.tags["run"] == "resnet8-s0"
+
+
+def test_of_two_seeds_one_stands_for_the_model_whatever_the_order(tracking: str, tmp_path: Path) -> None:
+    folders = [model_folder(tmp_path, f"resnet8-s{seed}", seed) for seed in range(2)]
+    run_ids = [new_run(), new_run()]
+
+    def both(order: tuple[int, int], report: str | None) -> dict[int, Registration]:
+        made = [
+            registry.register_model(
+                "digits-resnet8",
+                "digits",
+                {f"resnet8-s{seed}": folders[seed]},
+                run_ids[seed],
+                {**METRICS, "holdout": {**METRICS["holdout"], "top1_error": 3.0 + seed}},
+                EVALUATION,
+                ABOUT,
+                tags={"report.sha256": report},
+            )
+            for seed in order
+        ]
+        return dict(zip(order, settle_models(made), strict=True))
+
+    found = both((0, 1), "r")
+    assert [found[seed].aliases for seed in range(2)] == [["best", "paper"], ["latest"]]
+    assert f"/runs/{run_ids[0]})" in store.client().get_registered_model("digits-resnet8").description
+    before = state()
+    assert both((0, 1), "r") == both((1, 0), "r") == found
+    assert state() == before
+    without = both((0, 1), None)
+    assert [without[seed].aliases for seed in range(2)] == [["best"], ["latest"]]
+    model = store.client().get_registered_model("digits-resnet8")
+    assert "report.sha256" not in model.tags
+    assert f"/runs/{run_ids[1]})" in model.description, "without a report the newest"
+    assert registry.records(list(without.values()))["digits-resnet8"]["version"] == "2"
+
+
+def test_tags_that_hold_no_more_go(tracking: str, tmp_path: Path) -> None:
+    folder, run_id, client = model_folder(tmp_path, "resnet8-s0", 0), new_run(), store.client()
+    told = About("images", published={"center_crop": {"top1_error": 8.75}}, verdict="reproduced")
+    register(folder, run_id, report="r", about=told)
+    client.set_model_version_tag("digits-resnet8", "1", "asked.by", "ada")
+    register(folder, run_id, holdout=None)
+    (version,) = versions_of(client, "digits-resnet8")
+    gone = {"top1_error.holdout", "n_images.holdout", "paper.top1_error.center_crop", "verdict", "report.sha256"}
+    assert gone.isdisjoint(version.tags)
+    assert {"top1_error.center_crop", "asked.by", "weights.sha256"} <= set(version.tags)
+    assert set(client.get_registered_model("digits-resnet8").tags) == {"experiment", "kind", "network"}
+
+
+EQUAL_WEIGHTS = """
+import contextlib, os, pathlib, time
+from pipeline.tracking import registry, store
+from tests.tracking.test_registry import register
+
+create = registry._create_version
+
+def when_both_have_looked(*arguments):
+    (ready / f'ready-{os.getpid()}').touch()
+    deadline = time.monotonic() + 100
+    while len(list(ready.glob('ready-*'))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return create(*arguments)
+
+def work(argument):
+    global ready
+    run_id, root = argument.split('|')
+    ready = pathlib.Path(root)
+    store.initialise()
+    store.exclusive = contextlib.nullcontext  # which another machine does not see
+    registry._create_version = when_both_have_looked
+    print(register(ready / 'resnet8-s0', run_id).version)
+"""
+
+
+def test_equal_weights_from_two_machines_at_once_are_one_version(tracking: str, tmp_path: Path) -> None:
+    model_folder(tmp_path, "resnet8-s0", 0)
+    printed = at_once(EQUAL_WEIGHTS, [f"{new_run()}|{tmp_path}" for _ in range(2)], tracking)
+    assert printed == ["1", "1"]
+    (version,) = versions_of(store.client(), "digits-resnet8")
+    assert str(version.version) == "1"
+    (model,) = store.client().search_logged_models([store.experiment_id("digits")])
+    assert version.source == f"models:/{model.model_id}"
 
 
 def test_a_model_says_what_it_is(tracking: str, tmp_path: Path) -> None:

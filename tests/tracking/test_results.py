@@ -7,10 +7,12 @@ import json
 import socket
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from pipeline.tracking import store
 from pipeline.tracking.results import read_history, send_report, send_results
+from pipeline.tracking.surroundings import Surroundings
 from tests.tracking.factory import METRICS
 from tests.tracking.test_runs import PARAMETERS, all_runs, begin, history, rows
 
@@ -51,6 +53,35 @@ def test_a_run_that_mlflow_never_heard_of_is_made_whole_once(tracking: str, fold
     assert len(run.inputs.dataset_inputs) == 1
 
 
+def test_a_run_that_is_made_later_has_the_training_s_surroundings(
+    tracking: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_STAGE", "evaluate@digits-resnet20-s3")
+    assert "dvc.stage" not in store.client().get_run(send(folder)).data.tags, "nothing is said that is not known"
+    store.client().delete_run(all_runs()[0].info.run_id)
+    tags = {"dvc.stage": "train@digits-resnet20-s3", "ray.job_id": "01", "dvc.lock": "0a1b"}
+    Surroundings(tags, {"code.patch": b"+A = 2\n", "packages.txt": b"mlflow==3\n"}).save(folder)
+    run_id = send(folder)
+    found = store.client().get_run(run_id).data.tags
+    assert {key: found[key] for key in tags} == tags
+    assert mlflow.artifacts.load_text(f"runs:/{run_id}/code.patch") == "+A = 2\n"
+    assert mlflow.artifacts.load_text(f"runs:/{run_id}/packages.txt") == "mlflow==3\n"
+    attached = found["attached"]
+    assert send(folder) == run_id
+    assert store.client().get_run(run_id).data.tags["attached"] == attached
+
+
+def test_errors_go_to_the_run_that_the_training_noted(tracking: str, folder: Path) -> None:
+    trained = begin()
+    assert trained.finish(limit=60)
+    unfinished = begin(anew=True)
+    assert unfinished.finish("KILLED", limit=60)
+    record = json.loads((folder / "train.json").read_text())
+    (folder / "train.json").write_text(json.dumps({**record, "mlflow_run_id": trained.run_id}))
+    assert send(folder) == trained.run_id
+    assert store.client().get_run(str(unfinished.run_id)).info.status == "KILLED"
+
+
 def test_a_run_that_lost_its_end_is_completed(tracking: str, folder: Path) -> None:
     training = begin()
     training.log_curves(rows(50, 150))
@@ -77,7 +108,9 @@ def test_a_server_that_is_away_is_one_clear_error(
 
 
 def test_a_report_has_one_run_that_links_what_it_is_about(tracking: str) -> None:
-    members = {"resnet20-s3": str(begin().wait_for_run_id(30)), "both": "e" * 32}
+    training = begin()
+    assert training.finish(limit=60)
+    members = {"resnet20-s3": str(training.run_id), "both": "e" * 32}
     sent = [
         send_report("digits", FIGURES, members, {"report.html": b"<p>", "tables/a.csv": b"1"}, split="test")
         for _ in range(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -10,6 +11,7 @@ from mlflow.entities import Run
 
 from pipeline.tracking import runs, store
 from pipeline.tracking.runs import TrainingRun
+from pipeline.tracking.surroundings import CHECKPOINTS, Surroundings
 
 PARAMETERS = {"training": {"batch_size": 64, "optimizer": {"learning_rate": 0.1}}, "runs": {}, "options": [1, 2]}
 
@@ -84,7 +86,7 @@ def test_an_unfinished_run_is_continued_without_doubled_steps(tracking: str, sta
     first = begin()
     first.log_curves(rows(50, 200))
     assert first.finish(status) if status else first._outbox.close(30)
-    second = begin(anew=True)
+    second = begin()
     second.log_curves(rows(150, 300))
     second.log_curves(rows(300, 400))
     assert second.finish(limit=30)
@@ -108,6 +110,81 @@ def test_a_finished_run_is_left_unless_training_starts_anew(tracking: str) -> No
     assert anew.finish(limit=30)
     assert other.finish(limit=30)
     assert len({first.info.run_id, anew.run_id, other.run_id}) == 3 == len(all_runs())
+
+
+def test_an_unfinished_run_is_gone_on_in_from_the_start_only_while_it_has_no_curve(tracking: str) -> None:
+    first = begin()
+    assert first.finish("KILLED", limit=30)
+    second = begin(anew=True)
+    second.log_curves(rows(50, 200))
+    assert second.finish("KILLED", limit=30)
+    third = begin(anew=True)
+    third.log_curves(rows(50, 100))
+    assert third.finish(limit=30)
+    assert first.run_id == second.run_id != third.run_id
+    assert sorted(history(str(second.run_id), "training/loss")) == [50, 100, 150, 200]
+    assert sorted(history(str(third.run_id), "training/loss")) == [50, 100]
+
+
+def test_the_same_training_of_two_clones_has_two_runs(tracking: str) -> None:
+    clones = [Surroundings({CHECKPOINTS: mark}) for mark in ("0a1b", "s3://bucket/checkpoints")]
+    first, second = (begin(surroundings=clone) for clone in clones)
+    assert first.finish("KILLED", limit=30)
+    assert second.finish("KILLED", limit=30)
+    assert first.run_id != second.run_id
+    for clone, run_id in zip(clones, (first.run_id, second.run_id), strict=True):
+        again = begin(surroundings=clone)
+        assert again.finish("KILLED", limit=30)
+        assert again.run_id == run_id
+    assert len(all_runs()) == 2
+
+
+def test_the_run_that_a_training_noted_comes_before_an_unfinished_one(tracking: str) -> None:
+    trained = begin()
+    assert trained.finish(limit=30)
+    other = begin(anew=True)
+    assert other.finish("KILLED", limit=30)
+    arguments = ("digits", "resnet20-s3", "abc", PARAMETERS, {}, rows(50, 100))
+    assert runs.send_history(*arguments, run_id=trained.run_id) == trained.run_id
+    assert runs.send_history(*arguments, run_id="f" * 32) == other.run_id, "the one noted is of another store"
+    store.client().delete_run(str(trained.run_id))
+    assert runs.send_history(*arguments, run_id=trained.run_id) == other.run_id
+    assert runs.send_history("digits", "resnet20-s3", "xyz", {}, {}, [], run_id=other.run_id) != other.run_id
+
+
+def test_a_run_began_when_its_training_did(tracking: str) -> None:
+    training = begin()
+    assert training.finish(limit=30)
+    assert store.client().get_run(str(training.run_id)).info.start_time == training._began
+
+
+def test_a_run_stays_with_the_store_that_it_began_in(tracking: str, tmp_path: Path) -> None:
+    training = begin()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/another.db")
+    training.log_curves(rows(50, 100))
+    assert training.finish(limit=30)
+    assert not (tmp_path / "another.db").exists()
+    mlflow.set_tracking_uri(tracking)
+    assert sorted(history(str(training.run_id), "training/loss")) == [50, 100]
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("hf://datasets/uoft-cs/cifar10", "local"),
+        ("s3a://bucket/images", "local"),
+        ("s3://bucket/images", "s3"),
+        ("digits", "local"),
+    ],
+)
+def test_data_from_anywhere_are_noted(tracking: str, source: str, kind: str) -> None:
+    training = begin(dataset=("digits", "d" * 64, source))
+    training.log_curves(rows(50, 100))
+    assert training.finish(limit=30)
+    run = store.client().get_run(str(training.run_id))
+    (found,) = run.inputs.dataset_inputs
+    assert (found.dataset.source_type, json.loads(found.dataset.source)) == (kind, {"uri": source})
+    assert run.info.status == "FINISHED", "what comes after the data is there"
 
 
 def test_changed_parameters_of_a_continued_run_become_a_tag(tracking: str) -> None:

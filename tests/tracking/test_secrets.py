@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from pipeline.tracking import store
 from pipeline.tracking.runs import TrainingRun
 from pipeline.tracking.secrets import hide
+from pipeline.tracking.surroundings import Surroundings
+from tests.tracking.test_surroundings import repository  # noqa: F401  (a fixture)
 
 ADDRESSES = {
     "s3://bucket/images": "s3://bucket/images",
@@ -38,7 +41,8 @@ def test_keys_named_like_secrets_lose_their_values() -> None:
 
 
 @pytest.mark.slow
-def test_nothing_that_mlflow_keeps_of_a_run_has_a_secret(tracking: str) -> None:
+def test_nothing_that_mlflow_keeps_of_a_run_has_a_secret(tracking: str, repository: Path) -> None:  # noqa: F811
+    (repository / "pipeline" / "a.py").write_text("A = 'https://ada:hunter4@host/x?token=hunter5'\n")
     url = "https://ada:hunter2@host/images?token=hunter3"
     training = TrainingRun.start_or_continue(
         "digits",
@@ -48,11 +52,15 @@ def test_nothing_that_mlflow_keeps_of_a_run_has_a_secret(tracking: str) -> None:
         {"origin": url},
         dataset=("digits", "d" * 64, url),
         provenance={"parameters": {"data": {"url": url}}},
+        surroundings=Surroundings.here({"checkpoints": url}),
     )
     assert training.finish(limit=30)
     run = store.client().get_run(str(training.run_id))
     kept = json.dumps([run.data.params, run.data.tags, run.inputs.dataset_inputs[0].dataset.to_dictionary()])
     kept += mlflow.artifacts.load_text(f"runs:/{training.run_id}/parameters.json")
     kept += mlflow.artifacts.load_text(f"runs:/{training.run_id}/provenance.json")
+    patch = mlflow.artifacts.load_text(f"runs:/{training.run_id}/code.patch")
+    assert "+A = 'https://***@host/x?token=***'" in patch
+    kept += patch
     assert "https://***@host/images?token=***" in kept
     assert "hunter" not in kept

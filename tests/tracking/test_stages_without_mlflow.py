@@ -1,8 +1,9 @@
-"""The ensemble stage writes its results where MLflow is away, and says that they are not logged."""
+"""Stages that do without MLflow where it is away, or its database can't be used, and say so."""
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from pipeline import stage
-from stages import ensemble
+from pipeline.tracking.surroundings import Surroundings
+from stages import ensemble, train
 
 
 def test_an_ensemble_is_measured_though_mlflow_is_away(
@@ -32,3 +34,27 @@ def test_an_ensemble_is_measured_though_mlflow_is_away(
     assert json.dumps(message).count("\\n") == 1, "no traceback"
     ensemble._track(at, "both", {**ids, "resnet20-s0": None}, cast(Any, measured))
     assert capsys.readouterr().err == "", "its members are not there to link"
+
+
+def test_a_training_goes_on_though_the_database_cannot_be_used(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "mlflow.db.lock").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "SECONDS_TO_TELL", {"FINISHED": 0.2})
+    monkeypatch.setattr(train.cluster, "has_checkpoint", lambda *_: False)
+    data = SimpleNamespace(url=None, source="digits")
+    spec: Any = SimpleNamespace(identity=dict, parameters=dict, data_digest="d" * 64, data=data)
+    at: Any = SimpleNamespace(experiment="digits", run="resnet20-s3", params=SimpleNamespace(cluster=None))
+    with train._tracked(at, spec, {}, Surroundings({})) as tracked:
+        tracked.log_curves([{"iteration": 1, "training_loss": 1.0}])
+        while not [record for record in caplog.records if record.name.startswith("pipeline")]:
+            time.sleep(0.01)
+    message = "resnet20-s3: MLflow has not all of it; evaluate, or register, sends what is missing\n"
+    assert capsys.readouterr().err == message
+    (warning,) = [record.message for record in caplog.records if record.name.startswith("pipeline")]
+    assert warning.startswith("digits/resnet20-s3: MLflow cannot be reached (")
+    assert f"{tmp_path}/mlflow.db.lock" in warning

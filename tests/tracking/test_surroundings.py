@@ -7,12 +7,18 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import mlflow
 import pytest
 
-from pipeline.storage import sha256_file
+from infra import submit
+from pipeline.stage import Stage
+from pipeline.storage import sha256_file, write_json
 from pipeline.tracking import store, surroundings
+from pipeline.tracking.surroundings import Surroundings
+from stages import train
 from tests.tracking.test_runs import begin
 
 
@@ -68,8 +74,54 @@ def test_without_a_repository_there_is_no_patch(tmp_path: Path, monkeypatch: pyt
     assert surroundings.git_patch() == ""
 
 
+def test_a_submitted_job_has_the_patch_of_what_travels_with_it(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "pipeline" / "a.py").write_text("A = 2\n")
+    (repository / "pipeline" / "new.py").write_text("B = 3\n")
+    submit.pack(tmp_path / "job")
+    monkeypatch.chdir(tmp_path / "job")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert Path("pipeline/a.py").read_text() == "A = 2\n"
+    assert not Path("pipeline/new.py").exists()
+    patch = surroundings.git_patch()
+    assert "+A = 2" in patch
+    assert "new.py" not in patch
+
+
+def test_what_a_training_happens_in_is_kept_with_its_model(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "pipeline" / "a.py").write_bytes(b"A = 2\r\n")
+    monkeypatch.setenv("DVC_STAGE", "train@digits-resnet20-s3")
+    found = Surroundings.here({"ray.job_id": "01", "ray.nothing": None})
+    assert "ray.nothing" not in found.tags
+    trained, provenance = repository / "trained", {"parameters": {}}
+    write_json(
+        trained / "train.json", {"precision": "fp32", "hardware": {}, "workers": 1, "seed": 3, "wall_seconds": 1}
+    )
+    at = cast(Stage, SimpleNamespace(experiment="digits", run="resnet20-s3"))
+    train._write_model(at, trained, "0a1b", provenance, found)
+    folder = repository / "models" / "digits" / "resnet20-s3"
+    monkeypatch.setenv("DVC_STAGE", "evaluate@digits-resnet20-s3")
+    kept = Surroundings.load(folder)
+    assert kept == found
+    assert (kept.tags["dvc.stage"], kept.tags["ray.job_id"]) == ("train@digits-resnet20-s3", "01")
+    assert b"+A = 2\r\n" in kept.files["code.patch"]
+    assert b"mlflow==" in kept.files["packages.txt"]
+    assert Surroundings.load(trained) == Surroundings({}), "of a training that kept none"
+
+
+def test_a_clone_has_one_mark_and_a_named_storage_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        marks += [surroundings.checkpoints_tag(None) for _ in range(2)]
+    assert marks[0] == marks[1] != marks[2] == marks[3]
+    assert surroundings.checkpoints_tag("s3://bucket/x") == "s3://bucket/x"
+
+
 def test_a_submitted_ray_job_and_the_lock_are_tags(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert surroundings.surrounding_tags() == {}
+    assert not {"ray.submission_id", "dvc.lock"} & set(surroundings.surrounding_tags())
     (repository / "dvc.lock").write_bytes(b"schema: '2.0'\n")
     job = {"runtime_env": {}, "metadata": {"job_submission_id": "raysubmit_x1", "job_name": "digits"}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
@@ -104,11 +156,12 @@ def test_packages_are_those_installed() -> None:
 def test_a_run_keeps_its_patch_its_packages_and_its_first_lock(tracking: str, repository: Path) -> None:
     (repository / "dvc.lock").write_text("one")
     (repository / "pipeline" / "a.py").write_text("A = 2\n")
-    training = begin()
-    training.log_surroundings()
+    training = begin(surroundings=Surroundings.here({"ray.job_id": "01"}))
     (repository / "pipeline" / "a.py").write_text("A = 3\n")
     assert training.finish("KILLED", limit=60)
-    first = store.client().get_run(str(training.run_id)).data.tags["dvc.lock"]
+    tags = store.client().get_run(str(training.run_id)).data.tags
+    first = tags["dvc.lock"]
+    assert tags["ray.job_id"] == "01"
     assert "+A = 2" in mlflow.artifacts.load_text(f"runs:/{training.run_id}/code.patch")
     assert "mlflow==" in mlflow.artifacts.load_text(f"runs:/{training.run_id}/packages.txt")
     (repository / "dvc.lock").write_text("two")

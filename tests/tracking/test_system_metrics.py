@@ -47,7 +47,7 @@ def test_they_are_logged_by_the_second_of_the_run_across_its_resumption(
     for status in ("KILLED", "FINISHED"):
         training = begin()
         enough = threading.Event()
-        training.log_surroundings()
+        training.log_load()
         log, counted = training._log_system, []
 
         def count(sample: dict[str, float], log=log, counted=counted, enough=enough) -> None:  # type: ignore[no-untyped-def]

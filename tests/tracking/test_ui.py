@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pipeline.tracking import evaluations, store, ui
@@ -28,10 +29,30 @@ def test_a_server_needs_none(tracking: str) -> None:
         ui.command("http://127.0.0.1:5000")
 
 
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        (None, "http://127.0.0.1:5000/#/runs/0a1b"),
+        ("sqlite:////somewhere/mlflow.db", "http://127.0.0.1:5000/#/runs/0a1b"),
+        ("postgresql://me:secret@db/mlflow", "http://127.0.0.1:5000/#/runs/0a1b"),
+        ("http://127.0.0.1:5013", "http://127.0.0.1:5013/#/runs/0a1b"),
+        ("https://me:secret@mlflow.example:8443/prefix/?token=x", "https://mlflow.example:8443/prefix/#/runs/0a1b"),
+    ],
+)
+def test_a_runs_page_is_on_the_server_or_where_it_would_be_shown(
+    uri: str | None, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert ui.run_page("0a1b") == address
+
+
 def test_an_experiment_gets_a_view_of_its_errors_lowest_first(tracking: str) -> None:
     store.experiment_id("empty")
     run_id = trained("resnet20-s0")
-    evaluations.log_evaluation("digits", "resnet20-s0", run_id, METRICS, iterations=600)
+    metrics = {**METRICS, "multi_scale_scores": METRICS["center_crop"]}
+    evaluations.log_evaluation("digits", "resnet20-s0", run_id, metrics, iterations=600)
     twice = [ui.prepare_views("http://127.0.0.1:5000") for _ in range(2)]
     address = twice[0]["digits"]
     assert twice[0] == twice[1] == {"digits": address}
@@ -42,6 +63,7 @@ def test_an_experiment_gets_a_view_of_its_errors_lowest_first(tracking: str) -> 
     assert view["orderByKey"] == "metrics.`test/center_crop/top1_error`"
     assert view["orderByAsc"] is True
     assert view["selectedColumns"][:2] == ["metrics.`test/center_crop/top1_error`", "metrics.`holdout/top1_error`"]
+    assert not any("multi_scale_scores" in column for column in view["selectedColumns"]), "but one column a protocol"
     found = store.client().search_runs([number], view["searchFilter"], order_by=[f"{view['orderByKey']} ASC"])
     assert [run.info.run_id for run in found] == [run_id], "the pages' filter and order are ones that MLflow takes"
 
@@ -68,9 +90,15 @@ def test_the_pages_show_the_store_at_hand(tracking: str, tmp_path: Path) -> None
     process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, start_new_session=True)
     try:
         assert "digits" in [each["name"] for each in _experiments(port, process)]
-    finally:
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        assert process.wait(30) == 143
+        assert family
+        assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        raise
 
 
 def _experiments(port: int, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
