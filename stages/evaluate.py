@@ -50,7 +50,9 @@ def run(at: stage.Stage) -> None:
         provenance = gather_provenance(parameters, store.digest, started, precision=predictor.precision)
         summary = {**head, "metrics": metrics, "precision_error": error, "provenance": provenance}
         write_json(folder / paths.SUMMARY, summary)
-    write_json(paths.run_metrics(at.experiment, at.run), metrics)
+    # What `dvc metrics show` lists: other ways of averaging stand in the summary alone.
+    shown = {name: metrics[name] for name in (*evaluation.protocols.chosen(), HOLDOUT) if name in metrics}
+    write_json(paths.run_metrics(at.experiment, at.run), shown)
     shutil.rmtree(paths.parts_dir(at.experiment, at.run), ignore_errors=True)
 
 
@@ -62,21 +64,22 @@ def _job(at: stage.Stage, store: Store) -> Job:
         {name: store.split(name) for name in sorted(filter(None, chosen))},
         store.digest,
         precision=evaluation.precision,
+        compile=evaluation.compile,
         batch_size=evaluation.batch_size,
         gpu=settings.gpus_per_worker > 0,
-        threads=settings.cpus_per_worker or (cluster.threads_of(settings) if settings.workers > 1 else None),
+        threads=settings.cpus_per_worker or (cluster.threads_of(settings) if settings.most_workers > 1 else None),
     )
 
 
 def _parts(at: stage.Stage, job: Job) -> list[Part]:
     """Of the test images by each protocol, of the held-out training images by one, of images without labels by each."""
-    evaluation, tasks = at.params.evaluation, at.params.cluster.workers
+    evaluation, tasks = at.params.evaluation, at.params.cluster.most_workers
     protocols, split = evaluation.protocols.chosen(), job.splits[evaluation.split]
     planned = [plan(name, split, protocol, tasks) for name, protocol in protocols.items()]
     if at.params.data.holdout.kept:
         train = job.splits["train"]
         held_out = holdout_indices(train.labels, at.params.data.holdout)
-        planned.append(plan(HOLDOUT, train, next(iter(protocols.values())), tasks, held_out))
+        planned.append(plan(HOLDOUT, train, _alone(_first_protocol(at)[1]), tasks, held_out))
     if evaluation.unlabelled_split is not None:
         others = job.splits[evaluation.unlabelled_split]
         planned += [plan(f"unlabelled_{name}", others, _alone(protocol), tasks) for name, protocol in protocols.items()]
@@ -84,7 +87,7 @@ def _parts(at: stage.Stage, job: Job) -> list[Part]:
 
 
 def _alone(protocol: Protocol) -> Protocol:
-    """The protocol without the other ways of averaging, whose predictions would have the labelled images' names."""
+    """The protocol without the other ways of averaging, whose predictions would have the test images' names."""
     return protocol.model_copy(update={"report_others": False}) if isinstance(protocol, MultiScale) else protocol
 
 

@@ -14,6 +14,7 @@ import torch
 from pipeline.data.store import Split
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.predictor import Predictor, Protocol
+from pipeline.memory import reuse_freed_memory
 from pipeline.models.saved import CARD, INPUT, WEIGHTS
 from pipeline.provenance import digest_of
 from pipeline.schema import MultiScale
@@ -44,11 +45,12 @@ class Job:
     """All that a worker on any machine needs besides a part."""
 
     identity: str
-    """Digest of weights, data and precision."""
+    """Digest of weights, data, precision and whether it is compiled."""
     files: dict[str, np.ndarray]
     """The model folder's content by file name, as bytes."""
     splits: dict[str, Split]
     precision: str
+    compile: bool
     batch_size: int
     gpu: bool
     threads: int | None
@@ -63,12 +65,17 @@ class Evaluator:
     """A job's predictor, in the process that predicts."""
 
     def __init__(self, job: Job) -> None:
+        reuse_freed_memory()  # more than half of the time would go into finding memory anew, batch by batch
         self.identity = job.identity
         device = "cuda" if job.gpu and torch.cuda.is_available() else "cpu"
         with tempfile.TemporaryDirectory(prefix="model-") as name:
             for file, content in job.files.items():
                 (Path(name) / file).write_bytes(content.tobytes())
-            self.predictor = Predictor.load(name, device=device, precision=job.precision, batch_size=job.batch_size)
+            self.predictor = Predictor.load(
+                name, device=device, precision=job.precision, batch_size=job.batch_size, compile=job.compile
+            )
+        if self.predictor.precision == "fp32":
+            torch.backends.cudnn.allow_tf32 = False  # by default cuDNN rounds the convolutions' inputs to 10 bits
 
 
 _kept: list[Evaluator] = []
@@ -91,13 +98,14 @@ def make_job(
     batch_size: int,
     gpu: bool,
     threads: int | None,
+    compile: bool = False,
 ) -> Job:
     """The job of a model folder on the splits of a store."""
     files = {name: np.fromfile(model / name, np.uint8) for name in (WEIGHTS, CARD, INPUT)}
     digests = {name: sha256_file(model / name) for name in files}
     device = "cuda" if gpu else "cpu"
-    identity = digest_of([digests, data_digest, precision, device, torch.__version__])
-    return Job(identity, files, splits, precision, batch_size, gpu, threads)
+    identity = digest_of([digests, data_digest, precision, compile, device, torch.__version__])
+    return Job(identity, files, splits, precision, compile, batch_size, gpu, threads)
 
 
 def plan(name: str, split: Split, protocol: Protocol, tasks: int, indices: np.ndarray | None = None) -> list[Part]:
@@ -134,20 +142,19 @@ def predict_parts(
     Parts that are there already, of the same job, protocol and images, are not made again. ValueError where a part
     comes back with other rows than its images.
     """
-    files = {id(part): folder / f"{_identity(job, part)}.npz" for part in parts}
-    absent = [part for part in parts if _read(files[id(part)], len(part.indices)) is None]
-    names = {_identity(job, part): part for part in absent}
-    for made, rows in run(predict_part, job, absent) if absent else ():
-        part = names.pop(_identity(job, made))
-        _check(part, rows)
-        with atomic_file(files[id(part)]) as partial, open(partial, "wb") as file:
+    files = {_identity(job, part): part for part in parts}
+    absent = {name: part for name, part in files.items() if _read(folder / f"{name}.npz", len(part.indices)) is None}
+    for made, rows in run(predict_part, job, list(absent.values())) if absent else ():
+        name = _identity(job, made)
+        _check(absent.pop(name), rows)
+        with atomic_file(folder / f"{name}.npz") as partial, open(partial, "wb") as file:
             np.savez(file, **rows)  # type: ignore[arg-type]  # the stub takes the rows for the keyword allow_pickle
-    if names:
-        raise ValueError(f"{len(names)} of {len(parts)} parts were not predicted; run the evaluate stage again")
-    for part in parts:
-        kept = _read(files[id(part)], len(part.indices))
+    if absent:
+        raise ValueError(f"{len(absent)} of {len(parts)} parts were not predicted; run the evaluate stage again")
+    for name, part in files.items():
+        kept = _read(folder / f"{name}.npz", len(part.indices))
         if kept is None:
-            raise ValueError(f"{files[id(part)]}: gone while it was needed; run the evaluate stage again")
+            raise ValueError(f"{folder / name}.npz: gone while it was needed; run the evaluate stage again")
         yield part, kept
 
 

@@ -6,12 +6,14 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pipeline.compiling import compiled
 from pipeline.data.resize import resize_shorter_side
 from pipeline.data.statistics import InputStatistics, normalise
 from pipeline.evaluation.views import center_crop, five_crop
@@ -42,10 +44,15 @@ class Predictor:
         device: str | torch.device = "cpu",
         precision: str = "fp32",
         batch_size: int = 512,
+        compile: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self._folded = fold_batch_norm(self.network).to(memory_format=torch.channels_last)
+        self._fast = self._folded
+        if compile:
+            self._fast = compiled(self._folded, self.device, "evaluation.compile", dynamic=False)
+        self._usual_batch: dict[torch.Size, int] = {}
         self._statistics = statistics
         self._batch_size = batch_size
         self.class_names = tuple(class_names)
@@ -53,12 +60,26 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, device: str | torch.device = "cpu", precision: str = "fp32", batch_size: int = 512
+        cls,
+        folder: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        precision: str = "fp32",
+        batch_size: int = 512,
+        compile: bool = False,
     ) -> Predictor:
         """The predictor of a model folder; ValueError if its weights were altered."""
         network, card = load_network(folder)
         statistics = InputStatistics.load(Path(folder) / INPUT)
-        return cls(network, statistics, card.class_names, device=device, precision=precision, batch_size=batch_size)
+        return cls(
+            network,
+            statistics,
+            card.class_names,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            compile=compile,
+        )
 
     @torch.inference_mode()
     def predict(self, images: Images, protocol: Protocol) -> np.ndarray:
@@ -125,7 +146,12 @@ class Predictor:
             yield indices, outputs.view(-1, *views.shape[:2], outputs.shape[1])
 
     def _softmax(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self._forward(self._folded, pixels).softmax(1)
+        return self._forward(self._scores, pixels).softmax(1)
+
+    def _scores(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compiled for the first, whole batch of a size of image: the rest, smaller, is not worth compiling for."""
+        usual = self._usual_batch.setdefault(pixels.shape[2:], len(pixels))
+        return cast(torch.Tensor, (self._fast if len(pixels) == usual else self._folded)(pixels))
 
     def _forward(self, function: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:
         """`function` of (n, 3, h, w), at most `batch_size` at once, in fp32."""

@@ -12,7 +12,13 @@ from pipeline.report.inputs import Inputs
 from pipeline.report.paper_tables import Comparison
 from pipeline.report.tables import Cell, Column, Row, Table, Tone
 
-STANDING_TONES: dict[str, Tone] = {"holds": "good", "does not hold": "bad", "undecided": "", "not run": "muted"}
+STANDING_TONES: dict[str, Tone] = {
+    "holds": "good",
+    "holds so far": "good",
+    "does not hold": "bad",
+    "undecided": "",
+    "not run": "muted",
+}
 
 
 @dataclass(frozen=True)
@@ -41,10 +47,12 @@ def sentences(
 
 
 def _figures_sentence(comparisons: Sequence[Comparison]) -> str:
-    counts = Counter(comparison.verdict.kind for comparison in comparisons)
+    # Plain-34 and ResNet-34 A stand in Table 2 and again in Table 3.
+    figures = {(each.network or each.label, each.metric, each.published): each.verdict.kind for each in comparisons}
+    counts = Counter(figures.values())
     off = counts["higher"] + counts["lower"]
     return (
-        f"Of {len(comparisons)} figures that the paper publishes for its own networks here, {counts['reproduced']}"
+        f"Of {len(figures)} figures that the paper publishes for its own networks here, {counts['reproduced']}"
         f" {_are(counts['reproduced'])} reproduced, {off} {_are(off)} not,"
         f" and {counts['not run']} {'was' if counts['not run'] == 1 else 'were'} not run."
     )
@@ -58,10 +66,13 @@ def _runs_sentence(inputs: Inputs) -> str:
 
 def _claims_sentence(claims: Sequence[Claim]) -> str:
     counts = Counter(claim.standing for claim in claims)
-    checked = len(claims) - counts["not run"]
+    checked, so_far = len(claims) - counts["not run"], counts["holds so far"]
+    held = counts["holds"] + so_far
+    of_them = "" if so_far == held else f"{so_far} of them "
+    part = f" ({of_them}as far as {'it was' if so_far == 1 else 'they were'} run)" if so_far else ""
     return (
         f"Of the paper's {len(claims)} claims in words, {checked} could be checked:"
-        f" {counts['holds']} {_hold(counts['holds'])},"
+        f" {held} {_hold(held)}{part},"
         f" {counts['does not hold']} {'does' if counts['does not hold'] == 1 else 'do'} not,"
         f" {counts['undecided']} {_are(counts['undecided'])} undecided on these images."
     )

@@ -18,6 +18,8 @@ from pipeline.report.plots import INK, SERIES, Panel, Plot
 BINS = 10
 MOST_CLASSES = 20
 """A confusion matrix of more classes can't be read."""
+LONGEST_NAME = 20
+"""Of a class, in letters: longer ones would leave no room for the matrix."""
 MOST_LINES = len(SERIES)
 
 
@@ -67,6 +69,8 @@ def reliability_figure(inputs: Inputs, outcomes: Outcomes, protocol: str) -> Plo
         f"{names.protocol_label(protocol).capitalize()}, first seed of each network, {BINS} bins; on the diagonal,"
         " confidence is as high as it should be. ECE: expected calibration error, in percentage points."
     )
+    if left_out := [names.label(network) for network in first if network not in shown]:
+        caption += f" For want of room not drawn: {', '.join(left_out)}."
     return Plot("reliability", "Reliability of the probabilities", caption, (_reliability_panel(shown),), (4.9, 4.2))
 
 
@@ -105,10 +109,14 @@ def confusion_figure(inputs: Inputs, outcomes: Outcomes, protocol: str) -> Plot 
     outcome = outcomes.of(run.name, protocol) if run else None
     if run is None or outcome is None or outcome.classes > MOST_CLASSES:
         return None
-    classes = [class_name(number, inputs.class_names) for number in range(outcome.classes)]
+    classes = [_short(class_name(number, inputs.class_names)) for number in range(outcome.classes)]
     caption = f"{run.name}, {names.protocol_label(protocol)}: images by their class and the class they were taken for."
     panel = _confusion_panel(confusion(outcome), classes)
     return Plot("confusion", "Confusion matrix", caption, (panel,), (4.9, 4.6))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _confusion_panel(counts: np.ndarray, classes: Sequence[str]) -> Panel:

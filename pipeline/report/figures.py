@@ -30,7 +30,7 @@ def paper_figures(inputs: Inputs) -> list[Plot]:
 
 def curves_figure(inputs: Inputs) -> Plot | None:
     """Figure 6 (or 4): plain nets left, residual ones in the middle, 110 against 1202 layers right, on one y axis."""
-    runs = [run for run in inputs.runs.values() if run.history is not None]
+    runs = [run for run in inputs.shown if run.history is not None]
     sides = [[run for run in runs if names.kind(run.network) == kind] for kind in ("plain", "resnet")]
     if not any(sides):
         return None

@@ -31,6 +31,12 @@ class RunResult:
     history: pd.DataFrame | None = None
     responses: Responses | None = None
 
+    @property
+    def mlflow_run_id(self) -> str | None:
+        """MLflow's identifier of the run; where it was away during training, the one that evaluation found or made."""
+        records = (self.training, self.evaluation)
+        return next((record.mlflow_run_id for record in records if record and record.mlflow_run_id), None)
+
 
 @dataclass(frozen=True)
 class EnsembleResult:
@@ -44,6 +50,11 @@ class EnsembleResult:
     """By protocol and member, the errors without it."""
     search: Mapping[str, Any] | None = None
     """How the members were chosen; None for declared ones."""
+
+    @property
+    def halved(self) -> bool:
+        """Whether the members were chosen on a half of the test images, so that the other half alone reports."""
+        return self.search is not None and self.search.get("select_on") == "half"
 
 
 @dataclass

@@ -48,8 +48,10 @@ def confident_mistakes(
 
 
 def class_name(number: int, class_names: Sequence[str] | None) -> str:
-    """A class in words where it has a name."""
-    return class_names[number] if class_names is not None and number < len(class_names) else f"class {number}"
+    """A class in words where it has a name: of ImageNet's synonyms the first, "chain saw" of "chain saw, chainsaw"."""
+    if class_names is None or number >= len(class_names):
+        return f"class {number}"
+    return class_names[number].partition(",")[0]
 
 
 def picture(image: ImageOf | None, image_id: str) -> str | None:

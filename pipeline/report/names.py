@@ -112,6 +112,11 @@ def evaluate_command(experiment: str, run: str) -> str:
     return f"dvc repro evaluate@{experiment}-{run}"
 
 
+def prepare_command(experiment: str) -> str:
+    """What makes the store of images anew."""
+    return f"dvc repro prepare@{experiment}"
+
+
 def train_command(experiment: str, run: str) -> str:
     """What trains a run anew."""
     return f"dvc repro train@{experiment}-{run}"

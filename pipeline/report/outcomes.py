@@ -38,8 +38,6 @@ class Outcome:
 
 def on_common_images(first: Outcome, second: Outcome) -> tuple[Outcome, Outcome]:
     """Both, the first without images that the second lacks: a searched ensemble may report on half of them."""
-    if len(second.ids) >= len(first.ids):
-        return first, second
     kept = np.isin(first.ids, second.ids)
     ids, labels, predicted = first.ids[kept], first.labels[kept], first.predicted[kept]
     return Outcome(ids, labels, predicted, first.confidence[kept], first.classes), second
@@ -82,10 +80,10 @@ class Outcomes:
 
     def _reporting(self, name: str, predictions: Predictions) -> Predictions:
         """Without the half of the images on which a searched ensemble's members were chosen."""
-        search = self._inputs.ensembles[name].search if name in self._inputs.ensembles else None
-        if search is None or search.get("select_on") != "half":
+        ensemble = self._inputs.ensembles.get(name)
+        if ensemble is None or ensemble.search is None or not ensemble.halved:
             return predictions
-        return only(predictions, halves(len(predictions.ids), int(search["seed"]))[1])
+        return only(predictions, halves(len(predictions.ids), int(ensemble.search["seed"]))[1])
 
 
 def outcome(predictions: Predictions) -> Outcome:

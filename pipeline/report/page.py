@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pipeline.report.answer import ClaimLine
 from pipeline.report.mistakes import Mistake
@@ -29,13 +29,19 @@ class Content:
     claims: list[ClaimLine]
     results: list[Table]
     paper: list[Table]
+    rule: str
+    """When a figure counts as reproduced, in words."""
     plots: list[Plot]
     mistakes: list[Mistake]
     mistakes_of: str
     """The run and protocol of the mistakes, in words."""
     cards: list[Card]
     provenance: Table
+    local_links: bool
+    """Runs link to MLflow's pages on this machine."""
     ensemble_command: str | None
+    selection: str
+    """What the test images selected, in words."""
     problems: list[str]
 
 
@@ -50,6 +56,28 @@ def render_markdown(content: Content) -> str:
     return _environment().get_template("report.md.j2").render(content=content)
 
 
+def render_markdown_table(table: Table, report: Report) -> str:
+    """One table in Markdown with its title, its caption, its data and what is to note of them."""
+    return _environment().get_template("table.md.j2").render(table=table, report=report)
+
+
+def _code(text: str) -> Markup:
+    """Escaped text with its commands, between backticks, set as code."""
+    if text.count("`") % 2:
+        return escape(text)
+    parts = [
+        Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(text.split("`"))
+    ]
+    return Markup().join(parts)
+
+
+def _code_in_markdown(text: str) -> str:
+    """The same for Markdown."""
+    if text.count("`") % 2:
+        return escape_markdown(text)
+    return "`".join(part if i % 2 else escape_markdown(part, strip=False) for i, part in enumerate(text.split("`")))
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -60,5 +88,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"md": escape_markdown, "md_table": to_markdown}
+    environment.filters |= {"md": escape_markdown, "md_table": to_markdown, "md_code": _code_in_markdown, "code": _code}
     return environment

@@ -57,10 +57,21 @@ def paper_tables(inputs: Inputs, comparable: bool) -> list[PaperTable]:
             if _belongs(inputs, table, comparable):
                 found.append(_by_row(inputs, name, table, ("top1_error", "top5_error"), comparable))
         if inputs.ensembles or comparable:
-            found.append(_table5(inputs, published.table5))
+            found.append(_table5(inputs, published.table5, comparable))
     if "cifar" in families and _belongs(inputs, published.table6, comparable):
         found.append(_by_row(inputs, "table6", published.table6, ("top1_error",), comparable))
     return found
+
+
+def rule(comparable: bool) -> str:
+    """When a figure counts as reproduced, in words."""
+    if not comparable:
+        return "The paper's figures are of its own data; ours are not compared with them."
+    return (
+        "A figure is reproduced when the paper's lies within our interval: Wilson's 95% interval for one seed,"
+        " mean ± std over several. ResNet-110's on CIFAR-10 is held against the paper's mean over seeds."
+        " Otherwise the table says by how much ours differs."
+    )
 
 
 def _belongs(inputs: Inputs, table: PublishedTable, comparable: bool) -> bool:
@@ -104,7 +115,7 @@ def _by_row(
     return PaperTable(_table(name, published, columns, rows, comparable), tuple(comparisons))
 
 
-def _table5(inputs: Inputs, published: PublishedTable) -> PaperTable:
+def _table5(inputs: Inputs, published: PublishedTable, comparable: bool) -> PaperTable:
     columns = [
         Column("method", "method", numeric=False),
         Column("published", "paper, test server"),
@@ -124,7 +135,7 @@ def _table5(inputs: Inputs, published: PublishedTable) -> PaperTable:
         for row in published.rows
     ]
     rows += [_ensemble_row(ensemble, published) for ensemble in inputs.ensembles.values()]
-    return PaperTable(_table("table5", published, columns, rows, comparable=True), ())
+    return PaperTable(_table("table5", published, columns, rows, comparable), ())
 
 
 def _ensemble_row(ensemble: EnsembleResult, published: PublishedTable) -> Row:
@@ -195,13 +206,16 @@ def _errors(inputs: Inputs, published: PublishedTable, row: PublishedRow, metric
 def _compare(
     inputs: Inputs, name: str, published: PublishedTable, row: PublishedRow, metric: Metric, comparable: bool
 ) -> Comparison | None:
-    """The verdict on a row's figure; None where the paper gives none or another's system was not trained here."""
+    """The verdict on a row's figure; None where the paper gives none or another's system was not trained here.
+
+    Others' figures are not compared: they come from other recipes and tests than those of this project.
+    """
     target = row.comparison(metric)
     errors, n_images = _errors(inputs, published, row, metric)
     if target is None or (row.other and not errors):
         return None
     label = f"{row.label}-{row.layers}" if row.layers else row.label
-    judged = verdict(target, errors, n_images, comparable and not row.on_test_set)
+    judged = verdict(target, errors, n_images, comparable and not row.on_test_set and not row.other)
     return Comparison(name, label, row.network, metric, target, judged)
 
 

@@ -63,11 +63,17 @@ def _card(experiment: str, run: RunResult, run_link: RunLink | None) -> Card:
     ]
     if run.evaluation.precision_error:
         facts.append(("rounding", _rounding(run.evaluation.precision_error), None))
-    if run.training.mlflow_run_id:
-        facts.append(("MLflow run", run.training.mlflow_run_id, _safe(run.training.mlflow_run_id, run_link)))
+    if run.mlflow_run_id:
+        facts.append(("MLflow run", run.mlflow_run_id, _safe(run.mlflow_run_id, run_link)))
     commands = (names.train_command(experiment, run.name), names.evaluate_command(experiment, run.name))
     parameters = json.dumps(trained.parameters, indent=2, sort_keys=True)
     return Card(run.name, tuple(facts), commands, parameters)
+
+
+def on_this_machine(found: list[Card]) -> bool:
+    """Whether some link leads to what `make ui` shows, rather than to a server."""
+    addresses = (address for card in found for _, _, address in card.facts if address)
+    return any(urlsplit(address).hostname == "127.0.0.1" for address in addresses)
 
 
 def _rounding(error: PrecisionError) -> str:

@@ -1,4 +1,4 @@
-"""The paper's figures and the verdicts on ours, by network, as the model registry shows them."""
+"""The paper's figures and the verdicts on ours, of networks and ensembles, as the model registry shows them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.config import split_run
+from pipeline.report import names
 from pipeline.report.paper_tables import paper_tables, verdict_text
 from pipeline.report.published import load_published
 from pipeline.report.reading import read_inputs
@@ -13,7 +15,7 @@ from pipeline.report.reading import read_inputs
 
 @dataclass
 class Standing:
-    """What the paper has for a network, and how ours stands to it."""
+    """What the paper has for a network or an ensemble, and how ours stands to it."""
 
     published: dict[str, dict[str, float]] = field(default_factory=dict)
     """Errors in percent by protocol and metric."""
@@ -43,3 +45,18 @@ def standings(
             number = comparison.table.removeprefix("table")
             standing.verdicts.append(f"Table {number}, {metric}: {verdict_text(comparison.verdict)}")
     return found
+
+
+def ensemble_standing(members: Iterable[str], comparable: bool) -> Standing:
+    """What the paper has for an ensemble of these runs: Table 5's figure on ImageNet, else nothing.
+
+    It is of the test server, whose labels nobody else has, so it is shown and gets no verdict.
+    """
+    families = {names.family(split_run(run)[0]) for run in members}
+    if not comparable or families != {"imagenet"}:
+        return Standing()
+    table = load_published().table5
+    (row,) = [row for row in table.rows if not row.other]
+    assert row.top5 is not None
+    says = "Table 5, top-5: not compared (the paper's is of ImageNet's test server, ours of labelled images)"
+    return Standing({table.protocols[0]: {"top5_error": row.top5}}, [says])

@@ -13,7 +13,14 @@ from pipeline import paths
 from pipeline.config import split_run
 from pipeline.report import names
 from pipeline.report.inputs import CURVES, EnsembleResult, Inputs, RunResult
-from pipeline.report.records import EnsembleRecord, Errors, EvaluationRecord, Responses, TrainingRecord
+from pipeline.report.records import (
+    EnsembleRecord,
+    Errors,
+    EvaluationRecord,
+    MembersRecord,
+    Responses,
+    TrainingRecord,
+)
 from pipeline.storage import read_json
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -56,7 +63,7 @@ class _Reader:
             network,
             seed,
             state="shown" if sound else "not shown",
-            errors=errors if sound and errors else {},
+            errors=evaluated.metrics if sound and evaluated else {},
             training=trained,
             evaluation=evaluated,
             history=self._history(run, model / "history.csv") if trained else None,
@@ -65,25 +72,34 @@ class _Reader:
 
     def ensemble(self, name: str, members: tuple[str, ...]) -> EnsembleResult:
         """An ensemble's figures, shown only where each member's are; a searched one is given without members."""
-        path = self.inputs.root / paths.ensembles_dir(self.inputs.experiment) / f"{name}.json"
+        root, experiment = self.inputs.root, self.inputs.experiment
+        path = root / paths.ensembles_dir(experiment) / f"{name}.json"
         if not path.exists():
             return EnsembleResult(name, members, "not run", {})
-        record = self._record(name, path, EnsembleRecord)
-        runs = self.inputs.runs
-        if record is not None and record.search is not None and not members:
-            members = tuple(record.members)
-        hidden = [member for member in members if member not in runs or runs[member].state != "shown"]
-        if record is not None and tuple(record.members) != members:
-            self._say(
-                name, f"not shown, as {self._short(path)} is of {', '.join(record.members) or 'no members'}", True
-            )
-        elif record is not None and hidden:
-            self._say(name, f"not shown, as its members {', '.join(hidden)} are not")
-        elif record is not None and not record.errors:
-            self._say(name, f"not shown, as {self._short(path)} is of no protocol", True)
-        elif record is not None:
-            return EnsembleResult(name, members, "shown", record.errors, record.leave_one_out, record.search)
+        measured = self._record(name, path, EnsembleRecord)
+        chosen = self._record(name, root / paths.members_dir(experiment) / f"{name}.json", MembersRecord)
+        if measured is None or chosen is None:
+            return EnsembleResult(name, members, "not shown", {})
+        if chosen.search is not None and not members:
+            members = tuple(chosen.members)
+        if self._fit(name, path, members, measured, chosen):
+            return EnsembleResult(name, members, "shown", measured.errors, chosen.leave_one_out, chosen.search)
         return EnsembleResult(name, members, "not shown", {})
+
+    def _fit(
+        self, name: str, path: Path, members: tuple[str, ...], measured: EnsembleRecord, chosen: MembersRecord
+    ) -> bool:
+        """The figures must be of these members, and of members that are shown."""
+        runs = self.inputs.runs
+        hidden = [member for member in members if member not in runs or runs[member].state != "shown"]
+        found = next((each.members for each in (measured, chosen) if tuple(each.members) != members), None)
+        if found is not None:
+            self._say(name, f"not shown, as {self._short(path)} is of {', '.join(found) or 'no members'}", True)
+        elif hidden:
+            self._say(name, f"not shown, as its members {', '.join(hidden)} are not")
+        elif not measured.errors:
+            self._say(name, f"not shown, as {self._short(path)} is of no protocol", True)
+        return found is None and not hidden and bool(measured.errors)
 
     def class_names(self) -> list[str] | None:
         """The classes in words, by the first model that knows them."""
@@ -106,10 +122,12 @@ class _Reader:
         evaluated: EvaluationRecord | None,
         errors: Mapping[str, Errors] | None,
     ) -> bool:
-        """The figures must be those that the provenance speaks of."""
+        """The figures must be those that the provenance speaks of, which has other ways of averaging besides."""
         assert trained is not None
         assert evaluated is not None
-        if errors != evaluated.metrics:
+        assert errors is not None
+        found = evaluated.metrics.items()
+        if errors != {name: each for name, each in found if name in errors or name not in names.WAYS}:
             metrics = paths.run_metrics(self.inputs.experiment, run)
             self._say(run, f"not shown, as {metrics} and evaluate.json give different figures", True)
             return False

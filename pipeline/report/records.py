@@ -72,22 +72,29 @@ class EvaluationRecord(_Record):
     """Of the weights that were evaluated."""
     precision_error: PrecisionError | None = None
     """None where all was computed in fp32."""
+    mlflow_run_id: str | None = None
 
 
 class EnsembleRecord(_Record):
     """results/<experiment>/ensembles/<name>.json: members, and errors under the protocols' names."""
 
     members: list[str]
-    search: dict[str, Any] | None = None
-    """How the members were chosen, and on what; None for declared ones."""
-    leave_one_out: dict[str, dict[str, Errors]] = Field(default_factory=dict)
-    """By protocol and member, the errors of the ensemble without it."""
     __pydantic_extra__: dict[str, Errors] = Field(init=False)
 
     @property
     def errors(self) -> dict[str, Errors]:
         """The ensemble's errors by protocol."""
         return dict(self.__pydantic_extra__)
+
+
+class MembersRecord(_Record):
+    """results/<experiment>/members/<name>.json: what is to say of an ensemble's members."""
+
+    members: list[str]
+    search: dict[str, Any] | None
+    """How the members were chosen, and on what; None for declared ones."""
+    leave_one_out: dict[str, dict[str, Errors]]
+    """By protocol and member, the errors of the ensemble without it."""
 
 
 class LayerResponse(_Record):

@@ -15,9 +15,9 @@ Comparison = tuple[str, str, float, float, float]
 
 
 def with_responses(inputs: Inputs) -> list[RunResult]:
-    """The first run of each network whose responses were measured."""
+    """The first run of each network that has figures and whose responses were measured."""
     first: dict[str, RunResult] = {}
-    for run in inputs.runs.values():
+    for run in inputs.shown:
         if run.responses is not None:
             first.setdefault(run.network, run)
     return list(first.values())
@@ -29,14 +29,16 @@ def deviations(run: RunResult) -> np.ndarray:
     return np.array([layer.std for layer in run.responses.layers])
 
 
-def response_links(inputs: Inputs) -> list[Comparison]:
+def response_links(inputs: Inputs) -> tuple[list[Comparison], list[Comparison]]:
     """Plain against residual of one depth (Wilcoxon's test, by layer); shallower against deeper (Mann–Whitney's)."""
     runs = {run.network: run for run in with_responses(inputs)}
     residual = sorted((n for n in runs if names.kind(n) == "resnet"), key=names.network_order)
     twins = [(f"plain{names.depth(network)}", network) for network in residual]
-    pairs = [(runs[plain], runs[network]) for plain, network in twins if plain in runs]
-    found = [_compare(first, second, paired=True) for first, second in pairs]
-    return found + [_compare(runs[first], runs[second], paired=False) for first, second in pairwise(residual)]
+    against_plain = [_compare(runs[plain], runs[network], paired=True) for plain, network in twins if plain in runs]
+    # Of several shortcuts at one depth (resnet34a, resnet34b) the first stands for it.
+    by_depth = {names.depth(network): network for network in reversed(residual)}
+    deeper = pairwise(by_depth[depth] for depth in sorted(by_depth, key=lambda depth: depth or 0))
+    return against_plain, [_compare(runs[first], runs[second], paired=False) for first, second in deeper]
 
 
 def _compare(larger: RunResult, smaller: RunResult, paired: bool) -> Comparison:

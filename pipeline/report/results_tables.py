@@ -12,6 +12,7 @@ from pipeline.report.tables import Cell, Column, Row, Table, Tone
 
 TOP5_CLASSES = 20
 """With fewer classes, a label among five says little."""
+INTERVALS = "95%: Wilson's interval."
 
 
 def percent(value: float) -> str:
@@ -25,16 +26,12 @@ def interval_text(interval: Interval) -> str:
 
 
 def results_tables(inputs: Inputs) -> list[Table]:
-    """Every run by protocol; seeds together where a network has several; ensembles where there are any."""
+    """Every run by protocol; seeds together where a network has several; ways of averaging where there are any."""
     tables = [runs_table(inputs)]
     if any(len(inputs.of_network(run.network)) > 1 for run in inputs.shown):
         tables.append(seeds_table(inputs))
     if any(names.WAYS.keys() & run.errors.keys() for run in inputs.shown):
         tables.append(ways_table(inputs))
-    if inputs.ensembles:
-        tables.append(ensembles_table(inputs))
-    if any(ensemble.leave_one_out for ensemble in inputs.ensembles.values()):
-        tables.append(contributions_table(inputs))
     return tables
 
 
@@ -42,7 +39,7 @@ def runs_table(inputs: Inputs) -> Table:
     """A row a run: size, training error and, by protocol, the error with its interval."""
     columns = (
         Column("run", "run", numeric=False),
-        *_protocol_columns(inputs),
+        *protocol_columns(inputs),
         Column("training", "training error"),
         Column("parameters", "parameters"),
     )
@@ -52,43 +49,9 @@ def runs_table(inputs: Inputs) -> Table:
         "Errors of every run",
         columns,
         rows,
-        f"Percent of {_images(inputs)}, of the last iteration's weights; {_intervals()}"
+        f"Percent of {images_text(inputs)}, of the last iteration's weights; {INTERVALS}"
         " Training error: over the last augmented mini-batches.",
     )
-
-
-def ensembles_table(inputs: Inputs) -> Table:
-    """A row an ensemble."""
-    columns = (
-        Column("ensemble", "ensemble", numeric=False),
-        *_protocol_columns(inputs),
-        Column("members", "members", numeric=False),
-    )
-    rows = tuple(_ensemble_row(inputs, ensemble) for ensemble in inputs.ensembles.values())
-    caption = f"The members' saved probabilities averaged. Percent of {_images(inputs)}; {_intervals()}"
-    return Table("ensembles", "Ensembles", columns, rows, caption)
-
-
-def contributions_table(inputs: Inputs) -> Table:
-    """A row a member of an ensemble: by how much the error rises without it, in percentage points."""
-    columns = [Column("ensemble", "ensemble", numeric=False), Column("member", "without", numeric=False)]
-    columns += [Column(protocol, names.protocol_label(protocol)) for protocol in inputs.protocols]
-    rows = [
-        Row({"ensemble": Cell(ensemble.name), "member": Cell(member), **_contribution(ensemble, member)})
-        for ensemble in inputs.ensembles.values()
-        for member in ensemble.members
-        if ensemble.leave_one_out
-    ]
-    caption = "Change of the ensemble's top-1 error when one member is left out, in percentage points."
-    return Table("contributions", "Members' contributions", tuple(columns), tuple(rows), caption)
-
-
-def _contribution(ensemble: EnsembleResult, member: str) -> dict[str, Cell]:
-    return {
-        protocol: Cell(f"{without[member].top1_error - ensemble.errors[protocol].top1_error:+.2f}")
-        for protocol, without in ensemble.leave_one_out.items()
-        if member in without and protocol in ensemble.errors
-    }
 
 
 def ways_table(inputs: Inputs) -> Table:
@@ -106,7 +69,7 @@ def ways_table(inputs: Inputs) -> Table:
         rows.append(Row(cells))
     caption = (
         "The paper averages scores over scales, without saying whether before or after the softmax and whether over"
-        f" mirror images too. Percent of {_images(inputs)}; {_intervals()}"
+        f" mirror images too. Percent of {images_text(inputs)}; {INTERVALS}"
     )
     return Table("multi_scale_ways", "Multi-scale testing, each way of averaging", tuple(columns), tuple(rows), caption)
 
@@ -162,7 +125,8 @@ def _long(result: RunResult | EnsembleResult, protocol: str) -> list[str | int |
     return [result.name, kind, protocol, errors.n_images, *first, *fifth]
 
 
-def _protocol_columns(inputs: Inputs) -> list[Column]:
+def protocol_columns(inputs: Inputs) -> list[Column]:
+    """Error and interval of each protocol; top-5 too where there are many classes."""
     columns = []
     for protocol in inputs.protocols:
         group = names.protocol_label(protocol)
@@ -184,24 +148,11 @@ def _run_row(inputs: Inputs, run: RunResult) -> Row:
         training = run.training
         cells["parameters"] = Cell(f"{training.parameters:,}" if training.parameters else "")
         cells["training"] = Cell("" if training.training_error is None else percent(training.training_error))
-    return _with_errors(inputs, cells, run)
+    return with_errors(inputs, cells, run)
 
 
-def _ensemble_row(inputs: Inputs, ensemble: EnsembleResult) -> Row:
-    cells = {"ensemble": Cell(ensemble.name), "members": Cell(", ".join(ensemble.members) + _search_text(ensemble))}
-    return _with_errors(inputs, cells, ensemble)
-
-
-def _search_text(ensemble: EnsembleResult) -> str:
-    """How a searched ensemble's members were chosen, in words."""
-    if ensemble.search is None:
-        return ""
-    where = {"holdout": "held-out training images", "half": "images of the other half"}
-    chosen = where.get(str(ensemble.search.get("select_on")), "other images")
-    return f" (chosen on {ensemble.search.get('n_selecting', 0):,} {chosen})"
-
-
-def _with_errors(inputs: Inputs, cells: dict[str, Cell], result: RunResult | EnsembleResult) -> Row:
+def with_errors(inputs: Inputs, cells: dict[str, Cell], result: RunResult | EnsembleResult) -> Row:
+    """A row of `cells` and the errors by protocol, or why there are none."""
     if result.state != "shown":
         absent = {f"{protocol}.top1": Cell(result.state, "muted") for protocol in inputs.protocols}
         return Row({**cells, **absent} if absent else _first_absent(cells, result.state), "absent")
@@ -251,12 +202,9 @@ def _seed_rows(inputs: Inputs, network: str, protocol: str) -> list[Row]:
     return [Row({key: Cell(text) for key, text in cells.items()})]
 
 
-def _images(inputs: Inputs) -> str:
+def images_text(inputs: Inputs) -> str:
+    """How many test images the runs' errors are of, in words."""
     counts: Sequence[int] = sorted(
         {errors.n_images for run in inputs.shown for key, errors in run.errors.items() if key != names.HOLDOUT}
     )
     return f"{' or '.join(f'{count:,}' for count in counts)} test images" if counts else "the test images"
-
-
-def _intervals() -> str:
-    return "95%: Wilson's interval."

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal
 
@@ -62,6 +62,12 @@ class Table:
         object.__setattr__(self, "groups", tuple(spans) if any(group for group, _ in spans) else ())
 
 
+def with_data(table: Table, dataset: str) -> Table:
+    """The table with a last column that names the data in each row, for a form without room for a caption."""
+    rows = tuple(replace(row, cells={**row.cells, "data": Cell(dataset)}) for row in table.rows)
+    return replace(table, columns=(*table.columns, Column("data", "data", numeric=False)), rows=rows)
+
+
 def to_csv(table: Table) -> str:
     """Comma-separated, a header line first."""
     text = io.StringIO()
@@ -81,9 +87,10 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_|<\[\]])", r"\\\1", " ".join(text.split()))
+def escape_markdown(text: str, strip: bool = True) -> str:
+    """Text that Markdown shows as it is, on one line, without white space around it unless told otherwise."""
+    line = re.sub(r"\s+", " ", text)
+    return re.sub(r"([\\`*_|<\[\]])", r"\\\1", line.strip() if strip else line)
 
 
 def _headings(table: Table) -> list[str]:

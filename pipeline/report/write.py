@@ -14,17 +14,18 @@ from pipeline.report.answer import claim_lines, claims_table, sentences
 from pipeline.report.claims import check_claims
 from pipeline.report.cost import cost_figure
 from pipeline.report.diagnostics import diagnostic_plots, headline_run
+from pipeline.report.ensemble_tables import ensemble_tables, selection
 from pipeline.report.figures import headline_protocol, paper_figures
 from pipeline.report.inputs import Inputs, RunResult
 from pipeline.report.mistakes import ImageOf, Mistake, confident_mistakes
 from pipeline.report.outcomes import Outcomes
-from pipeline.report.page import Content, render_html, render_markdown
-from pipeline.report.paper_tables import paper_tables
+from pipeline.report.page import Content, render_html, render_markdown, render_markdown_table
+from pipeline.report.paper_tables import paper_tables, rule
 from pipeline.report.plots import Plot, to_png, to_svg
-from pipeline.report.provenance_cards import RunLink, cards, provenance_table
+from pipeline.report.provenance_cards import RunLink, cards, on_this_machine, provenance_table
 from pipeline.report.reading import read_inputs
 from pipeline.report.results_tables import errors_table, results_tables
-from pipeline.report.tables import Table, to_csv, to_markdown
+from pipeline.report.tables import Table, to_csv, with_data
 from pipeline.report.verdicts_table import verdicts_table
 from pipeline.schema import Report
 from pipeline.storage import atomic_directory, atomic_file, write_json
@@ -60,9 +61,9 @@ def write_report(
     outcomes = Outcomes(inputs)
     folder = root / paths.results_dir(experiment)
     content, tables = _compose(inputs, outcomes, report, image, run_link)
-    write_json(folder / "metrics.json", metrics(inputs))
+    write_json(folder / "metrics.json", {**metrics(inputs), "dataset": report.dataset, "note": report.note})
     _write_text(folder / "curves.csv", curves(inputs).to_csv(index=False, lineterminator="\n"))
-    _write_tables(folder / "tables", tables)
+    _write_tables(folder / "tables", tables, report)
     _write_figures(folder / "figures", content.plots, report.note)
     _write_text(folder / "report.md", render_markdown(content))
     _write_text(folder / "report.html", render_html(content))
@@ -84,14 +85,17 @@ def _compose(
         report,
         sentences(inputs, comparisons, claims, report.comparable),
         claim_lines(claims),
-        results_tables(inputs),
+        [*results_tables(inputs), *ensemble_tables(inputs)],
         [table.table for table in paper],
+        rule(report.comparable),
         plots,
         mistakes,
         mistakes_of,
         found_cards,
         provenance_table(found_cards),
+        on_this_machine(found_cards),
         names.ensemble_command(inputs.experiment) if inputs.ensembles else None,
+        selection(inputs),
         inputs.problems,
     )
     extra = [errors_table(inputs), claims_table(claims), verdicts_table(comparisons), content.provenance]
@@ -103,7 +107,13 @@ def _mistakes(inputs: Inputs, outcomes: Outcomes, image: ImageOf | None) -> tupl
     outcome = outcomes.of(run.name, protocol) if run and protocol else None
     if run is None or protocol is None or outcome is None:
         return [], ""
-    return confident_mistakes(outcome, inputs.class_names, image), f"{run.name}, {names.protocol_label(protocol)}"
+    found = confident_mistakes(outcome, inputs.class_names, image)
+    if lacking := sum(mistake.picture is None for mistake in found) if image else 0:
+        inputs.problems.append(
+            f"{run.name}: no pictures of {lacking} of its {len(found)} most confident mistakes, as the store of images"
+            f" is missing or broken; run `{names.prepare_command(inputs.experiment)}`"
+        )
+    return found, f"{run.name}, {names.protocol_label(protocol)}"
 
 
 def metrics(inputs: Inputs) -> dict[str, Any]:
@@ -129,15 +139,15 @@ def _provenance(run: RunResult) -> dict[str, Any]:
         **run.training.provenance.model_dump(),
         "seed": run.training.seed,
         "weights_sha256": run.training.weights_sha256,
-        "mlflow_run_id": run.training.mlflow_run_id,
+        "mlflow_run_id": run.mlflow_run_id,
         "evaluation": run.evaluation.provenance.model_dump(),
     }
 
 
 def curves(inputs: Inputs) -> pd.DataFrame:
-    """All training curves in long form: experiment, run, network, seed and the columns of history.csv."""
+    """The curves of runs that have figures, in long form: experiment, run, network, seed, columns of history.csv."""
     found = []
-    for run in inputs.runs.values():
+    for run in inputs.shown:
         if run.history is not None:
             columns = run.history.reindex(columns=list(CURVE_COLUMNS))
             head = {"experiment": inputs.experiment, "run": run.name, "network": run.network, "seed": run.seed}
@@ -146,11 +156,13 @@ def curves(inputs: Inputs) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=head_columns)
 
 
-def _write_tables(folder: Path, tables: Sequence[Table]) -> None:
+def _write_tables(folder: Path, tables: Sequence[Table], report: Report) -> None:
+    """Each as CSV and as Markdown; both say of what data, as a table may well be read by itself."""
     with atomic_directory(folder) as partial:
         for table in tables:
-            (partial / f"{table.name}.csv").write_text(to_csv(table), encoding="utf-8")
-            (partial / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
+            text = render_markdown_table(table, report)
+            (partial / f"{table.name}.csv").write_text(to_csv(with_data(table, report.dataset)), encoding="utf-8")
+            (partial / f"{table.name}.md").write_text(text, encoding="utf-8")
 
 
 def _write_figures(folder: Path, plots: Sequence[Plot], note: str | None) -> None:

@@ -16,11 +16,21 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cluster import spreading
+from pipeline.cluster import OWN_RAY, spreading
+from pipeline.data.prepare import prepare
 from pipeline.data.statistics import InputStatistics
 from pipeline.data.store import Split, Store
-from pipeline.evaluation.parts import Job, Part, assemble, in_turn, make_job, plan, predict_part, predict_parts
-from pipeline.evaluation.predict import predict_split
+from pipeline.evaluation.parts import (
+    Evaluator,
+    Job,
+    Part,
+    assemble,
+    in_turn,
+    make_job,
+    plan,
+    predict_part,
+    predict_parts,
+)
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.predictor import Predictor
 from pipeline.models import build
@@ -37,8 +47,6 @@ TASKS = 4
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    from pipeline.data.prepare import prepare
-
     folder = tmp_path_factory.mktemp("digits") / "store"
     prepare(small_params().data, folder)
     return Store.open(folder)
@@ -67,6 +75,45 @@ def job(model: Path, store: Store) -> Job:
     return job_of(model, store)
 
 
+def pages_faulted(evaluates: bool, model: Path, store: Path) -> int:
+    """By memory that is freed and asked for again, in a process that has evaluated, or in one that has not."""
+    script = f"""
+import resource
+from pathlib import Path
+import torch
+from pipeline.data.store import Store
+from pipeline.evaluation.parts import plan, predict_part
+from tests.evaluation.test_parts import TEN_CROP, job_of
+if {evaluates}:
+    job = job_of(Path({str(model)!r}), Store.open({str(store)!r}), threads=1)
+    predict_part(job, plan("ten_crop", job.splits["test"], TEN_CROP, 1)[0])
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return int(ended.stdout.split()[-1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone can be told")
+def test_what_evaluates_keeps_freed_memory(model: Path, store: Store) -> None:
+    folder = store.opened(store.manifest.statistics, lambda path: path.parent)
+    assert pages_faulted(True, model, folder) < pages_faulted(False, model, folder) / 5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fp32_is_not_rounded_to_tf32(model: Path, store: Store, precision: str) -> None:
+    with torch.backends.cudnn.flags(allow_tf32=True):
+        options = {"batch_size": 64, "gpu": False, "threads": None}
+        Evaluator(make_job(model, {"test": store.split("test")}, store.digest, precision=precision, **options))
+        assert torch.backends.cudnn.allow_tf32 == (precision == "bf16")
+
+
+def images_of(split: Split) -> list[np.ndarray]:
+    return [split.image(i) for i in range(split.n_images)]
+
+
 def predicted(job: Job, parts: list[Part], folder: Path, run=in_turn) -> dict[str, Predictions]:
     return dict(assemble(predict_parts(job, parts, folder, run), job.splits))
 
@@ -75,15 +122,33 @@ def backwards(function, job: Job, parts) -> Iterator[tuple[Part, dict[str, np.nd
     return in_turn(function, job, parts[::-1])
 
 
-@pytest.mark.parametrize(("tasks", "batch_size", "run"), [(1, 512, in_turn), (3, 7, backwards), (4, 64, backwards)])
-def test_tasks_batches_and_order_change_no_prediction(model, store, tmp_path, tasks, batch_size, run) -> None:
-    split = store.split("test")
-    expected = predict_split(Predictor.load(model), split, TEN_CROP)
-    job = job_of(model, store, batch_size=batch_size)
-    found = predicted(job, plan("ten_crop", split, TEN_CROP, tasks), tmp_path, run)["ten_crop"]
-    np.testing.assert_array_equal(found.ids, split.keys)
-    np.testing.assert_array_equal(found.labels, split.labels)
-    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
+def shuffled(function, job: Job, parts) -> Iterator[tuple[Part, dict[str, np.ndarray]]]:
+    return in_turn(function, job, [parts[i] for i in np.random.default_rng(0).permutation(len(parts))])
+
+
+@pytest.mark.parametrize("protocol", [TEN_CROP, MULTI_SCALE], ids=["ten_crop", "multi_scale"])
+@pytest.mark.parametrize(
+    ("shard_images", "tasks", "batch_size", "run"),
+    [(1024, 1, 512, in_turn), (97, 3, 7, backwards), (500, 4, 64, shuffled)],
+)
+def test_shards_tasks_batches_and_order_change_no_prediction(
+    model, store, tmp_path, protocol, shard_images, tasks, batch_size, run
+) -> None:
+    prepare(small_params().data.model_copy(update={"shard_images": shard_images}), tmp_path / "store")
+    cut = Store.open(tmp_path / "store")
+    job = job_of(model, cut, batch_size=batch_size)
+    made = predicted(job, plan("mine", cut.split("test"), protocol, tasks), tmp_path / "parts", run)
+    images = images_of(store.split("test"))
+    if isinstance(protocol, MultiScale):
+        expected = Predictor.load(model).predict_ways(images, protocol)
+        expected["mine"] = expected.pop(protocol.way)
+    else:
+        expected = {"mine": Predictor.load(model).predict(images, protocol)}
+    assert made.keys() == expected.keys()
+    for name, found in made.items():
+        np.testing.assert_array_equal(found.ids, store.split("test").keys)
+        np.testing.assert_array_equal(found.labels, store.split("test").labels)
+        np.testing.assert_allclose(found.probabilities, expected[name], rtol=0, atol=1e-6)
 
 
 def test_two_workers_of_ray_predict_the_same(job: Job, tmp_path: Path) -> None:
@@ -94,11 +159,15 @@ def test_two_workers_of_ray_predict_the_same(job: Job, tmp_path: Path) -> None:
         assert spread is not None
         there = predicted(job, parts, tmp_path / "there", spread)["ten_crop"]
     np.testing.assert_array_equal(there.ids, here.ids)
-    np.testing.assert_allclose(there.probabilities, here.probabilities, atol=1e-6)
+    np.testing.assert_allclose(there.probabilities, here.probabilities, rtol=0, atol=1e-6)
 
 
 def test_one_worker_on_this_machine_needs_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with spreading(small_params().cluster) as spread:
+        assert spread is None
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv(OWN_RAY, "1")
     with spreading(small_params().cluster) as spread:
         assert spread is None
 
@@ -169,13 +238,15 @@ def test_parts_of_other_weights_precision_or_protocol_are_not_taken(job: Job, tm
     assert len(list(tmp_path.glob("*.npz"))) == 3
 
 
-def test_identity_tells_weights_data_and_precision_apart(model: Path, store: Store) -> None:
+def test_identity_tells_weights_data_precision_and_compiling_apart(model: Path, store: Store) -> None:
     splits = {"test": store.split("test")}
     identities = {
-        make_job(model, splits, digest, precision=precision, batch_size=1, gpu=False, threads=None).identity
-        for digest, precision in itertools.product((store.digest, "other"), ("fp32", "bf16"))
+        make_job(
+            model, splits, digest, precision=precision, batch_size=1, gpu=False, threads=None, compile=compile
+        ).identity
+        for digest, precision, compile in itertools.product((store.digest, "other"), ("fp32", "bf16"), (False, True))
     }
-    assert len(identities) == 4
+    assert len(identities) == 8
     assert job_of(model, store, batch_size=3).identity in identities  # which changes no prediction
 
 
@@ -234,8 +305,8 @@ def test_a_killed_evaluation_leaves_whole_parts_alone(model: Path, store: Store,
 
     found = predicted(job, parts, tmp_path / "parts", counting)["ten_crop"]
     assert 1 <= kept == TASKS - len(left) < TASKS
-    expected = predict_split(Predictor.load(model), job.splits["test"], TEN_CROP)
-    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
+    expected = Predictor.load(model).predict(images_of(job.splits["test"]), TEN_CROP)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
 
 
 def test_a_part_alone_is_its_rows(job: Job) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import numpy as np
@@ -205,3 +206,17 @@ def test_no_more_views_than_the_batch_size_go_through_at_once(network, statistic
     assert max(sizes) <= batch_size
     if batch_size == 25:
         assert set(sizes) == {20}  # images of other shapes go together once they are cropped
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_compiled_for_whole_batches_of_one_size_and_the_same_probabilities(
+    network: torch.nn.Module, statistics: InputStatistics, images: list[np.ndarray]
+) -> None:
+    names = [f"class {i}" for i in range(CLASSES)]
+    plain, fast = (Predictor(network, statistics, names, batch_size=20, compile=way) for way in (False, True))
+    protocol = TenCrop(shorter_side=SIDE, crop=CROP)
+    torch._dynamo.utils.counters.clear()
+    for some in (images[:5], images[:1], images):
+        np.testing.assert_allclose(fast.predict(some, protocol), plain.predict(some, protocol), atol=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1

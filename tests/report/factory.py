@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline import paths
-from pipeline.evaluation.ensembles import average
+from pipeline.evaluation.ensembles import average, leave_one_out
 from pipeline.evaluation.metrics import errors
 from pipeline.evaluation.predictions import Predictions
+from pipeline.report.names import WAYS
 from pipeline.storage import write_json
 
 CLASSES = 10
@@ -49,15 +50,27 @@ def predictions(accuracy: float, seed: int, n_images: int = 400, classes: int = 
 
 
 def add_run(root: Path, experiment: str, run: str, accuracies: dict[str, float], **options: Any) -> None:
-    """Everything that train and evaluate leave for a run."""
+    """Everything that train and evaluate leave for a run, whose predictions are made up by protocol."""
+    seed = sum(map(ord, run))
+    made = {
+        protocol: predictions(accuracy, seed + number, **options)
+        for number, (protocol, accuracy) in enumerate(accuracies.items())
+    }
+    add_predictions(root, experiment, run, made)
+    curves = history(next(iter(accuracies.values())))
+    curves.to_csv(root / paths.model_dir(experiment, run) / "history.csv", index=False)
+
+
+def add_predictions(root: Path, experiment: str, run: str, made: dict[str, Predictions]) -> None:
+    """Everything that train and evaluate leave for a run of these predictions by protocol."""
     network, _, seed = run.rpartition("-s")
     model, folder = root / paths.model_dir(experiment, run), root / paths.predictions_dir(experiment, run)
     metrics = {}
-    for number, (protocol, accuracy) in enumerate(accuracies.items()):
-        found = predictions(accuracy, sum(map(ord, run)) + number, **options)
+    for protocol, found in made.items():
         found.save(folder / f"{protocol}.npz")
         metrics[protocol] = errors(found.probabilities, found.labels)
-    write_json(root / paths.run_metrics(experiment, run), metrics)
+    shown = {protocol: each for protocol, each in metrics.items() if protocol not in WAYS}
+    write_json(root / paths.run_metrics(experiment, run), shown)
     write_json(folder / "evaluate.json", {"run": run, "metrics": metrics, "provenance": provenance(int(seed))})
     record = {"network": network, "seed": int(seed), "iterations": 600, "parameters": 269722, "training_error": 3.25}
     more = {
@@ -68,7 +81,8 @@ def add_run(root: Path, experiment: str, run: str, accuracies: dict[str, float],
     }
     write_json(model / "train.json", {"experiment": experiment, "run": run, **record, **more})
     write_json(model / "model.json", {"network": network, "class_names": [str(number) for number in range(CLASSES)]})
-    history(next(iter(accuracies.values()))).to_csv(model / "history.csv", index=False)
+    error = float(next(iter(metrics.values()))["top1_error"])
+    history(1 - error / 100).to_csv(model / "history.csv", index=False)
 
 
 def history(accuracy: float) -> pd.DataFrame:
@@ -93,18 +107,39 @@ def history(accuracy: float) -> pd.DataFrame:
 
 
 def add_ensemble(root: Path, experiment: str, name: str, members: list[str], protocols: list[str]) -> None:
-    """What the ensemble stage leaves."""
-    found: dict[str, Any] = {"members": members}
+    """What the ensemble stage leaves of a declared ensemble."""
+    measured, without = {}, {}
     for protocol in protocols:
         folders = {member: root / paths.predictions_dir(experiment, member) for member in members}
-        mean = average({member: Predictions.load(folder / f"{protocol}.npz") for member, folder in folders.items()})
-        found[protocol] = errors(mean.probabilities, mean.labels)
-    write_json(root / paths.ensembles_dir(experiment) / f"{name}.json", found)
+        found = {member: Predictions.load(folder / f"{protocol}.npz") for member, folder in folders.items()}
+        mean = average(found)
+        measured[protocol] = errors(mean.probabilities, mean.labels)
+        without[protocol] = leave_one_out(found)
+    write_ensemble(root, experiment, name, members, measured, None, without)
+
+
+def write_ensemble(
+    root: Path, experiment: str, name: str, members: list[str], measured: Any, search: Any, without: Any
+) -> None:
+    """The two files of an ensemble: errors by protocol; how its members were chosen and what each contributes."""
+    write_json(root / paths.ensembles_dir(experiment) / f"{name}.json", {"members": members, **measured})
+    details = {"members": members, "search": search, "leave_one_out": without}
+    write_json(root / paths.members_dir(experiment) / f"{name}.json", details)
 
 
 DIGITS = {"plain20-s0": 0.93, "plain56-s0": 0.40, "resnet20-s0": 0.95, "resnet56-s0": 0.955}
 DIGITS_PROTOCOLS = ["center_crop", "ten_crop", "multi_scale"]
 DIGITS_ENSEMBLES = {"resnets": ["resnet20-s0", "resnet56-s0"]}
+INPUTS = [
+    *(paths.model_dir("digits", "resnet56-s0") / name for name in ("train.json", "history.csv")),
+    paths.run_metrics("digits", "resnet56-s0"),
+    paths.ensembles_dir("digits") / "resnets.json",
+    paths.members_dir("digits") / "resnets.json",
+    *(paths.predictions_dir("digits", "resnet56-s0") / f"{name}.npz" for name in DIGITS_PROTOCOLS[:2]),
+    paths.predictions_dir("digits", "resnet56-s0") / "evaluate.json",
+]
+"""Files that the report reads."""
+BROKEN = (b"", b"{}", b"null", b"\xff\xfe\x00garbage")
 
 
 def build_digits(root: Path) -> None:

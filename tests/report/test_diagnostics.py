@@ -5,11 +5,13 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pipeline.report.diagnostics import (
     calibration_error,
     confusion,
+    confusion_figure,
     diagnostic_plots,
     headline_run,
     reliability,
@@ -51,6 +53,33 @@ def test_certainty_has_a_bin():
     confidence, accuracy, count = reliability(outcome(sure))
     assert (confidence.tolist(), accuracy.tolist(), count.tolist()) == ([1.0], [1.0], [20])
     assert calibration_error(outcome(sure)) == 0
+
+
+@pytest.mark.parametrize("first", ["gas pump, gasoline pump, petrol pump, island dispenser", "x" * 60])
+def test_long_class_names_leave_room_for_the_matrix(digits, first):
+    inputs = read_inputs("digits", DIGITS, {}, digits)
+    inputs.class_names = [first, *map(str, range(1, 10))]
+    figure = Figure(figsize=(4.9, 4.6), layout="constrained")
+    axes = figure.subplots()
+    confusion_figure(inputs, Outcomes(inputs), "ten_crop").panels[0](axes)
+    figure.canvas.draw()
+    assert axes.get_xticklabels()[0].get_text() in ("gas pump", "x" * 19 + "…")
+    assert axes.get_position().width > 0.5
+
+
+def test_networks_for_which_there_is_no_room_are_named(tmp_path):
+    runs = [f"resnet{6 * n + 2}-s0" for n in range(1, 11)]
+    for run in runs:
+        add_run(tmp_path, "x", run, {"single_view": 0.9})
+    inputs = read_inputs("x", runs, {}, tmp_path)
+    plot = next(plot for plot in diagnostic_plots(inputs, Outcomes(inputs)) if plot.name == "reliability")
+    axes = Figure().subplots()
+    plot.panels[0](axes)
+    drawn = [text.get_text().partition(",")[0] for text in axes.get_legend().get_texts()]
+    left_out = [f"ResNet-{6 * n + 2}" for n in range(1, 11) if f"ResNet-{6 * n + 2}" not in drawn]
+    assert len(drawn) + len(left_out) == len(runs)
+    assert left_out
+    assert plot.caption.endswith(f"not drawn: {', '.join(left_out)}.")
 
 
 def test_confusion_counts_labels_by_predictions(found):

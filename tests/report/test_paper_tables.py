@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.evaluation.statistics import verdict
+from pipeline.report.answer import sentences
 from pipeline.report.paper_tables import paper_tables, verdict_text
 from pipeline.report.published import load_published
 from pipeline.report.reading import read_inputs
@@ -97,9 +98,27 @@ def test_anothers_network_that_was_trained_here_stands_beside_its_figure(imagene
     vgg = texts(found.table, method="VGG-16 (published)")
     assert vgg["top1_error.published"] == "28.07"
     assert float(vgg["top1_error.ours"]) > 0
+    assert vgg["top1_error.verdict"] == "not compared", "others' figures come of other recipes"
     assert "vgg16" not in {comparison.network for comparison in found.comparisons}
     assert texts(found.table, method="GoogLeNet (published)")["top1_error.published"] == "–"
     assert len(found.comparisons) == 14
+
+
+def test_the_answer_counts_a_figure_that_two_tables_repeat_once(imagenet):
+    found = tables_of(imagenet, "x", IMAGENET)
+    comparisons = [comparison for each in found.values() for comparison in each.comparisons]
+    inputs = read_inputs("x", IMAGENET, {}, imagenet)
+    first = sentences(inputs, comparisons, [], comparable=True)[0]
+    assert first.startswith(f"Of {4 + 14 + 10 - 2} figures"), "plain-34 and ResNet-34 A are in Tables 2 and 3"
+
+
+def test_table_5_of_other_data_is_for_orientation(imagenet):
+    ensembles = {"paper": ["plain34-s0", "resnet34b-s0"]}
+    captions = [
+        tables_of(imagenet, "x", IMAGENET, ensembles, comparable=comparable)["table5"].table.caption
+        for comparable in (True, False)
+    ]
+    assert ["for orientation" in caption for caption in captions] == [False, True]
 
 
 def test_table_5_holds_no_test_servers_figure_against_ours(imagenet):

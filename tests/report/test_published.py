@@ -12,6 +12,46 @@ def test_every_table_is_there_with_its_rows():
     assert rows == {"table2": 4, "table3": 10, "table4": 10, "table5": 6, "table6": 12}
 
 
+PAPER = {
+    "table2": {"plain18": 27.94, "resnet18a": 27.88, "plain34": 28.54, "resnet34a": 25.03},
+    "table3": {
+        "plain34": (28.54, 10.02),
+        "resnet34a": (25.03, 7.76),
+        "resnet34b": (24.52, 7.46),
+        "resnet34c": (24.19, 7.40),
+        "resnet50": (22.85, 6.71),
+        "resnet101": (21.75, 6.05),
+        "resnet152": (21.43, 5.71),
+    },
+    "table4": {
+        "resnet34b": (21.84, 5.71),
+        "resnet34c": (21.53, 5.60),
+        "resnet50": (20.74, 5.25),
+        "resnet101": (19.87, 4.60),
+        "resnet152": (19.38, 4.49),
+    },
+    "table6": {
+        "resnet20": 8.75,
+        "resnet32": 7.51,
+        "resnet44": 7.17,
+        "resnet56": 6.97,
+        "resnet110": 6.43,
+        "resnet1202": 7.93,
+    },
+}
+"""The paper's own networks, typed from its tables: top-1, and top-5 where it gives both."""
+
+
+def test_the_papers_own_figures_are_those_of_its_tables():
+    published = load_published()
+    for name, expected in PAPER.items():
+        rows = [row for row in getattr(published, name).rows if row.network and not row.other]
+        both = isinstance(next(iter(expected.values())), tuple)
+        assert {row.network: (row.top1, row.top5) if both else row.top1 for row in rows} == expected
+    (ensemble,) = [row for row in published.table5.rows if not row.other]
+    assert ensemble.top5 == 3.57
+
+
 def test_table_3_repeats_table_2():
     published = load_published()
     for network in ("plain34", "resnet34a"):

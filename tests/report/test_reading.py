@@ -5,9 +5,11 @@ import json
 import pytest
 
 from pipeline import paths
+from pipeline.report.claims import check_claims
+from pipeline.report.outcomes import Outcomes
 from pipeline.report.reading import read_inputs
 from pipeline.storage import read_json, write_json
-from tests.report.factory import DIGITS, DIGITS_ENSEMBLES
+from tests.report.factory import BROKEN, DIGITS, DIGITS_ENSEMBLES, INPUTS
 
 RUN = "resnet20-s0"
 
@@ -89,6 +91,16 @@ def test_missing_and_broken_files_are_named(digits, path, text, said):
     assert len(inputs.shown) == 3
 
 
+@pytest.mark.parametrize("content", BROKEN, ids=repr)
+@pytest.mark.parametrize("path", INPUTS, ids=lambda path: str(path)[-24:])
+def test_no_broken_file_is_a_crash(digits, path, content):
+    (digits / path).write_bytes(content)
+    inputs = read(digits)
+    check_claims(inputs, Outcomes(inputs))
+    named = path.stem if path.suffix == ".npz" else str(path)
+    assert any(named in problem for problem in inputs.problems)
+
+
 def test_errors_beyond_percent_are_refused(digits):
     path = digits / paths.run_metrics("digits", RUN)
     metrics = read_json(path)
@@ -105,6 +117,14 @@ def test_figures_that_are_not_the_evaluations_are_not_shown(digits):
     inputs = read(digits)
     assert inputs.runs[RUN].state == "not shown"
     assert any("different figures" in problem for problem in inputs.problems)
+
+
+def test_a_protocol_that_the_metrics_lack_is_not_the_evaluations(digits):
+    path = digits / paths.run_metrics("digits", RUN)
+    metrics = read_json(path)
+    del metrics["ten_crop"]
+    write_json(path, metrics)
+    assert read(digits).runs[RUN].state == "not shown"
 
 
 def test_figures_of_other_weights_are_not_shown(digits):
@@ -130,13 +150,20 @@ def test_an_ensemble_of_other_members_is_not_shown(digits):
     assert any("is of resnet20-s0, resnet56-s0; run `dvc repro ensemble@digits`" in said for said in inputs.problems)
 
 
-def test_leave_one_out_is_no_protocol(digits):
-    path = digits / paths.ensembles_dir("digits") / "resnets.json"
-    errors = read_json(path)["ten_crop"]
-    change(path, leave_one_out={"ten_crop": {RUN: errors}})
+def test_what_each_member_contributes_is_read_beside_the_errors(digits):
     found = read(digits).ensembles["resnets"]
     assert set(found.errors) == {"center_crop", "ten_crop", "multi_scale"}
-    assert found.leave_one_out["ten_crop"][RUN].model_dump() == errors
+    alone = read_json(digits / paths.run_metrics("digits", "resnet56-s0"))["ten_crop"]
+    assert found.leave_one_out["ten_crop"][RUN].model_dump() == alone
+    assert found.search is None
+
+
+def test_an_ensemble_whose_members_have_no_record_is_not_shown(digits):
+    path = paths.members_dir("digits") / "resnets.json"
+    (digits / path).unlink()
+    inputs = read(digits)
+    assert inputs.ensembles["resnets"].state == "not shown"
+    assert any(f"{path} is missing; run `dvc repro ensemble@digits`" in said for said in inputs.problems)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ import pytest
 from pipeline.evaluation.statistics import error_interval
 from pipeline.report.reading import read_inputs
 from pipeline.report.results_tables import errors_table, interval_text, results_tables, runs_table
-from pipeline.storage import read_json, write_json
-from tests.report.factory import DIGITS, DIGITS_ENSEMBLES, add_ensemble, add_run
+from tests.report.factory import DIGITS, DIGITS_ENSEMBLES, add_run
 
 
 def test_a_run_has_its_errors_and_intervals(digits):
@@ -39,9 +38,8 @@ def test_a_row_that_was_not_run_says_so(digits):
 
 
 def test_with_nothing_run_every_row_says_so(tmp_path):
-    tables = results_tables(read_inputs("digits", DIGITS, DIGITS_ENSEMBLES, tmp_path))
-    assert [row.cell("run").text for row in tables[0].rows] == [f"{run} (not run)" for run in DIGITS]
-    assert tables[1].rows[0].cell("ensemble").text == "resnets (not run)"
+    (table,) = results_tables(read_inputs("digits", DIGITS, {}, tmp_path))
+    assert [row.cell("run").text for row in table.rows] == [f"{run} (not run)" for run in DIGITS]
 
 
 def test_a_protocol_that_was_not_run_says_so(tmp_path):
@@ -65,18 +63,6 @@ def test_seeds_are_best_mean_and_std(tmp_path):
     assert texts == ["ResNet-20", "3", f"{min(errors):.2f}", f"{mean:.2f}", f"{std:.2f}"]
 
 
-def test_members_contributions_are_differences(digits):
-    path = digits / "results" / "digits" / "ensembles" / "resnets.json"
-    record = read_json(path)
-    without = {**record["ten_crop"], "top1_error": record["ten_crop"]["top1_error"] + 1.5}
-    write_json(path, {**record, "leave_one_out": {"ten_crop": {"resnet20-s0": without}}})
-    table = results_tables(read_inputs("digits", DIGITS, DIGITS_ENSEMBLES, digits))[-1]
-    assert table.name == "contributions"
-    first, second = table.rows
-    assert (first.cell("member").text, first.cell("ten_crop").text) == ("resnet20-s0", "+1.50")
-    assert second.cell("ten_crop").text == ""
-
-
 def test_the_long_form_has_every_figure(digits):
     inputs = read_inputs("digits", DIGITS, DIGITS_ENSEMBLES, digits)
     rows = errors_table(inputs).rows
@@ -90,7 +76,6 @@ def test_the_long_form_has_every_figure(digits):
 def test_top5_is_shown_where_it_says_something(tmp_path, digits):
     assert "top-5" not in {column.label for column in runs_table(read_inputs("digits", DIGITS, {}, digits)).columns}
     add_run(tmp_path, "x", "resnet50-s0", {"ten_crop": 0.7}, classes=100)
-    add_ensemble(tmp_path, "x", "one", ["resnet50-s0"], ["ten_crop"])
     (tmp_path / "models" / "x" / "resnet50-s0" / "model.json").unlink()
     table = runs_table(read_inputs("x", ["resnet50-s0"], {}, tmp_path))
     assert "top-5" in {column.label for column in table.columns}

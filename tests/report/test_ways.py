@@ -15,7 +15,7 @@ from pipeline.report.outcomes import Outcomes
 from pipeline.report.reading import read_inputs
 from pipeline.schema import Report
 from pipeline.storage import read_json, write_json
-from tests.report.factory import add_run
+from tests.report.factory import add_run, write_ensemble
 
 pytestmark = pytest.mark.slow
 
@@ -38,11 +38,13 @@ def test_ways_of_averaging_have_a_table_and_are_no_protocols(root: Path, digits_
     write_report("x", digits_report, RUNS, {}, root)
     assert read_inputs("x", RUNS, {}, root).protocols == ["multi_scale"]
     lines = (root / paths.results_dir("x") / "tables" / "multi_scale_ways.csv").read_text().splitlines()
-    measured = read_json(root / paths.run_metrics("x", RUNS[0]))
+    measured = read_json(root / paths.predictions_dir("x", RUNS[0]) / "evaluate.json")["metrics"]
     assert lines[0] == "run,as declared top-1,as declared 95%," + ",".join(
-        f'"mirror images too, scores averaged {column}"' for column in ("top-1", "95%")
+        [*(f'"mirror images too, scores averaged {column}"' for column in ("top-1", "95%")), "data"]
     )
-    assert lines[1].split(",")[1::2] == [f"{measured[way]['top1_error']:.2f}" for way in WAYS]
+    assert lines[1].removesuffix(",made-up digits").split(",")[1::2] == [
+        f"{measured[way]['top1_error']:.2f}" for way in WAYS
+    ]
 
 
 def test_rounding_stands_with_the_run(root: Path, digits_report: Report) -> None:
@@ -62,14 +64,13 @@ def test_a_searched_ensemble_reports_on_the_half_it_was_not_chosen_on(root: Path
     members = {run: only(load(root, run), reporting) for run in RUNS}
     mean = average(members)
     search = {"search": "greedy", "select_on": "half", "seed": 7, "n_selecting": 400}
-    record = {"members": RUNS, "search": search, "multi_scale": errors(mean.probabilities, mean.labels)}
-    write_json(root / paths.ensembles_dir("x") / "found.json", record)
+    write_ensemble(root, "x", "found", RUNS, {"multi_scale": errors(mean.probabilities, mean.labels)}, search, {})
     inputs = read_inputs("x", RUNS, {"found": []}, root)
     assert inputs.ensembles["found"].members == tuple(RUNS)
     outcomes = Outcomes(inputs)
     (link,) = next(claim for claim in check_claims(inputs, outcomes) if claim.name == "ensemble").links
     wrong = {run: members[run].probabilities.argmax(1) != members[run].labels for run in RUNS}
-    best = min(RUNS, key=lambda run: inputs.runs[run].errors["multi_scale"].top1_error)
+    best = min(RUNS, key=lambda run: wrong[run].mean())
     found = mean.probabilities.argmax(1) != mean.labels
     assert inputs.problems == []
     assert link.worse_value == pytest.approx(100 * wrong[best].mean())

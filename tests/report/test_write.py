@@ -1,5 +1,6 @@
 """The report as written: complete, self-contained, the same each time, and never a crash."""
 
+import itertools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,10 +10,10 @@ import pandas as pd
 import pytest
 
 from pipeline import paths
-from pipeline.report import write_report
+from pipeline.report import page, write_report
 from pipeline.schema import Report
-from pipeline.storage import read_json
-from tests.report.factory import DIGITS, DIGITS_ENSEMBLES, DIGITS_PROTOCOLS, add_run
+from pipeline.storage import read_json, write_json
+from tests.report.factory import BROKEN, DIGITS, DIGITS_ENSEMBLES, INPUTS, add_run
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +76,7 @@ def test_everything_is_written(folder):
 
 def test_metrics_are_the_stages_own_with_their_provenance(folder, written):
     metrics = read_json(folder / "metrics.json")
-    assert list(metrics) == ["runs", "ensembles", "provenance"]
+    assert list(metrics) == ["runs", "ensembles", "provenance", "dataset", "note"]
     for run in DIGITS:
         assert metrics["runs"][run] == read_json(written / paths.run_metrics("digits", run))
         trained = read_json(written / paths.model_dir("digits", run) / "train.json")
@@ -112,6 +113,34 @@ def test_curves_are_the_histories_in_long_form(folder, written):
 def test_the_same_inputs_give_the_same_bytes(digits, digits_report, folder):
     _, again = write(digits, digits_report)
     assert files(again) == files(folder)
+
+
+def test_a_table_read_by_itself_says_of_what_data_it_is(tmp_path):
+    add_run(tmp_path, "x", "resnet20-s0", {"single_view": 0.9})
+    report = Report(title="X", dataset="images re-coded as JPEG", comparable=False, note="About a point *worse*.")
+    write_report("x", report, ["resnet20-s0"], {}, tmp_path)
+    folder = tmp_path / paths.results_dir("x")
+    for table in ("table6", "verdicts", "runs", "errors"):
+        text = (folder / "tables" / f"{table}.md").read_text()
+        assert text.startswith("# ")
+        assert text.count("Data: images re-coded as JPEG.") == text.count("> About a point \\*worse\\*.") == 1
+        rows = pd.read_csv(folder / "tables" / f"{table}.csv", keep_default_na=False)
+        assert set(rows["data"]) == {"images re-coded as JPEG"}
+    metrics = read_json(folder / "metrics.json")
+    assert (metrics["dataset"], metrics["note"]) == (report.dataset, report.note)
+    for form in ("report.html", "report.md"):
+        text = (folder / form).read_text()
+        assert "ours are not compared with them" in text
+        assert "A figure is reproduced when" not in text
+
+
+def test_a_run_without_usable_figures_has_no_curves_and_no_responses(digits, digits_report):
+    path = digits / paths.predictions_dir("digits", "plain56-s0") / "evaluate.json"
+    write_json(path, {**read_json(path), "weights_sha256": "0" * 64})
+    problems, folder = write(digits, digits_report)
+    assert any("of other weights" in problem for problem in problems)
+    assert set(pd.read_csv(folder / "curves.csv")["run"]) == set(DIGITS) - {"plain56-s0"}
+    assert "plain-56" not in (folder / "figures" / "figure6.svg").read_text()
 
 
 def test_the_page_fetches_nothing(digits, digits_report):
@@ -155,11 +184,22 @@ def test_text_from_outside_is_escaped(digits):
     assert "<script" not in (folder / "report.md").read_text().replace("\\<script", "")
 
 
-def test_runs_link_to_their_mlflow_page(digits, digits_report):
-    _, folder = write(
-        digits, digits_report, ["resnet20-s0"], {}, run_link=lambda run_id: f"http://localhost:5000/#/runs/{run_id}"
-    )
-    assert Page((folder / "report.html").read_text()).links == ["http://localhost:5000/#/runs/0a1b2c"]
+@pytest.mark.parametrize(("address", "local"), [("http://127.0.0.1:5000", True), ("https://mlflow.example", False)])
+def test_runs_link_to_their_mlflow_page(digits, digits_report, address, local):
+    _, folder = write(digits, digits_report, ["resnet20-s0"], {}, run_link=lambda run_id: f"{address}/#/runs/{run_id}")
+    text = (folder / "report.html").read_text()
+    assert Page(text).links == [f"{address}/#/runs/0a1b2c"]
+    assert ("<code>make ui</code> shows" in text) == local
+
+
+def test_a_training_that_mlflow_missed_links_to_the_run_that_evaluation_made(digits, digits_report):
+    trained = digits / paths.model_dir("digits", "resnet20-s0") / "train.json"
+    evaluated = digits / paths.predictions_dir("digits", "resnet20-s0") / "evaluate.json"
+    write_json(trained, {**read_json(trained), "mlflow_run_id": None})
+    write_json(evaluated, {**read_json(evaluated), "mlflow_run_id": "0d0e0f"})
+    _, folder = write(digits, digits_report, ["resnet20-s0"], {}, run_link=lambda run_id: f"http://a/{run_id}")
+    assert Page((folder / "report.html").read_text()).links == ["http://a/0d0e0f"]
+    assert read_json(folder / "metrics.json")["provenance"]["resnet20-s0"]["mlflow_run_id"] == "0d0e0f"
 
 
 def test_each_run_says_how_to_reproduce_it(folder):
@@ -187,23 +227,20 @@ def test_tables_of_an_earlier_report_do_not_stay(digits, digits_report):
 def test_nothing_run_is_still_a_report(tmp_path, digits_report):
     problems, folder = write(tmp_path, digits_report)
     assert problems == []
-    assert read_json(folder / "metrics.json") == {"runs": {}, "ensembles": {}, "provenance": {}}
+    metrics = read_json(folder / "metrics.json")
+    assert {key: metrics[key] for key in ("runs", "ensembles", "provenance")} == {
+        "runs": {},
+        "ensembles": {},
+        "provenance": {},
+    }
     Page((folder / "report.html").read_text())
     assert "0 of 4 runs have results" in (folder / "report.md").read_text()
     assert pd.read_csv(folder / "curves.csv").empty
 
 
-INPUTS = [
-    *(paths.model_dir("digits", "resnet56-s0") / name for name in ("train.json", "history.csv")),
-    paths.run_metrics("digits", "resnet56-s0"),
-    paths.ensembles_dir("digits") / "resnets.json",
-    *(paths.predictions_dir("digits", "resnet56-s0") / f"{name}.npz" for name in DIGITS_PROTOCOLS[:2]),
-    paths.predictions_dir("digits", "resnet56-s0") / "evaluate.json",
-]
-
-
-@pytest.mark.parametrize("content", [b"", b"{}", b"null", b"\xff\xfe\x00garbage"], ids=repr)
-@pytest.mark.parametrize("path", INPUTS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    ("path", "content"), list(zip(INPUTS, itertools.cycle(BROKEN), strict=False)), ids=lambda value: str(value)[-24:]
+)
 def test_no_broken_input_is_a_crash(digits, digits_report, path, content):
     (digits / path).write_bytes(content)
     problems, folder = write(digits, digits_report, DIGITS_ENSEMBLES["resnets"])
@@ -212,6 +249,20 @@ def test_no_broken_input_is_a_crash(digits, digits_report, path, content):
     text = (folder / "report.md").read_text()
     assert all(problem.partition(": ")[0] in text.partition("Missing or broken")[2] for problem in problems)
     Page((folder / "report.html").read_text())
+
+
+@pytest.mark.parametrize(
+    ("text", "html", "markdown"),
+    [
+        ("a_b; run `dvc repro a_b`", "a_b; run <code>dvc repro a_b</code>", "a\\_b; run `dvc repro a_b`"),
+        ("<i> `<b>`", "&lt;i&gt; <code>&lt;b&gt;</code>", "\\<i> `<b>`"),
+        ("one ` <b>", "one ` &lt;b&gt;", "one \\` \\<b>"),
+    ],
+)
+def test_commands_in_problems_are_code(text, html, markdown):
+    filters = page._environment().filters
+    assert filters["code"](text) == html
+    assert filters["md_code"](text) == markdown
 
 
 def test_unknown_class_names_are_numbers(digits, digits_report):
