@@ -10,22 +10,22 @@ time. Rounds are interleaved. The last line is `ratio: <ours/peer>`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision import transforms
 
+from benchmarks.gpu_steps import UsualImages
 from benchmarks.images import data_of, write_cifar
 from benchmarks.limits import matrix_rate
-from benchmarks.ours import gigaflops, preset, recipe, training_steps
-from benchmarks.pairs import interleaved, stepping, warm
+from benchmarks.ours import WAYS, add_compile_option, described, gigaflops, preset, recipe, training_steps
+from benchmarks.pairs import apart, interleaved, stepping, warm
 from benchmarks.record import Limit, Measurement, add_output_option, finish
 from pipeline.data.prepare import prepare
 from pipeline.data.store import Store
@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options(arguments)
     with tempfile.TemporaryDirectory() as name:
         store = prepare_cifar(Path(name), options.images)
-        found = [_measure(network, store, options) for network in options.networks]
+        ways = itertools.product(options.networks, WAYS[options.compile])
+        found = [_measure(network, store, options, compile) for network, compile in ways]
     finish(found, options.json)
 
 
@@ -50,7 +51,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=10_000, help="training images")
     parser.add_argument("--seconds", type=float, default=6.0, help="length of a round of ours, about")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--compile", action="store_true", help="ours with torch.compile")
+    add_compile_option(parser)
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"), help="of ours")
     parser.add_argument("--bn-images", type=int, default=BATCH, help="images one BN of ours sees; the preset has 64")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the peer's DataLoader")
@@ -66,39 +67,24 @@ def prepare_cifar(folder: Path, images: int) -> Path:
     return folder / "store"
 
 
-def _measure(network: str, store: Path, options: argparse.Namespace) -> Measurement:
-    changes = {"compile": options.compile, "precision": options.precision}
-    ours = training_steps(store, "cifar10", network, recipe("cifar10", BATCH, options.bn_images, **changes), 0)
-    peer = usual_steps(store, network, options.workers)
-    warm(ours, peer, steps=3)
-    count = max(2, round(options.seconds * stepping(ours, 3)()))
-    rates = interleaved(stepping(ours, count), stepping(peer, max(2, count // 2)), options.rounds)
+def _measure(network: str, store: Path, options: argparse.Namespace, compile: bool) -> Measurement:
+    training = recipe("cifar10", BATCH, options.bn_images, compile=compile, precision=options.precision)
+    with (
+        apart(training_steps, store, "cifar10", network, training, 0) as ours,
+        apart(usual_steps, store, network, options.workers) as peer,
+    ):
+        warm(ours, peer, steps=3)
+        count = max(2, round(options.seconds * stepping(ours, 3)()))
+        rates = interleaved(stepping(ours, count), stepping(peer, max(2, count // 2)), options.rounds)
     limit = Limit("bf16 matrix rate", matrix_rate() / (BATCH * gigaflops(network, 10, 32, training=True)))
-    how = "".join(
-        f", {word}" for word, on in (("compiled", options.compile), ("fp32", options.precision == "fp32")) if on
-    )
+    how = described(compile, options.precision)
     return rates.measurement(f"{network}, CIFAR-10 training{how}", "iterations/s", limit)
-
-
-class _Images(Dataset[tuple[torch.Tensor, int]]):
-    """Images in memory, transformed one by one."""
-
-    def __init__(self, pixels: np.ndarray, labels: np.ndarray, transform: transforms.Compose) -> None:
-        self.pixels, self.labels, self.transform = pixels, labels, transform
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(Image.fromarray(self.pixels[index])), int(self.labels[index])
 
 
 def usual_steps(store: Path, network: str, workers: int) -> Iterator[float]:
     """The iterations of the usual script, endlessly; each item is the training loss."""
     split = Store.open(store).split("train")
-    augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
-    transform = transforms.Compose([*augment, transforms.ToTensor(), transforms.Normalize(USUAL_MEAN, USUAL_STD)])
-    images = _Images(split.array(), split.labels, transform)
+    images = UsualImages(split.array(), split.labels, transforms.Normalize(USUAL_MEAN, USUAL_STD))
     loader = DataLoader(images, batch_size=BATCH, shuffle=True, num_workers=workers, drop_last=True)
     model = build(network, len(Store.open(store).manifest.class_names)).train()
     criterion = nn.CrossEntropyLoss()

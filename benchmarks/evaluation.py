@@ -24,14 +24,14 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.images import add_image_options, data_of, write_images
 from benchmarks.limits import matrix_rate
-from benchmarks.ours import gigaflops
-from benchmarks.pairs import interleaved, stepping, warm
-from benchmarks.record import Limit, add_output_option, finish
+from benchmarks.ours import WAYS, add_compile_option, described, gigaflops
+from benchmarks.pairs import apart, interleaved, stepping, warm
+from benchmarks.record import Limit, Measurement, add_output_option, finish
 from pipeline.data.prepare import prepare
 from pipeline.data.statistics import InputStatistics
 from pipeline.data.store import Store
-from pipeline.evaluation.predict import predict_split
 from pipeline.evaluation.predictor import Predictor
+from pipeline.memory import reuse_freed_memory
 from pipeline.models import build
 from pipeline.schema import TenCrop
 
@@ -41,18 +41,26 @@ SIDE, CROP, CLASSES = 256, 224, 1000
 def main(arguments: list[str] | None = None) -> None:
     """Print both rates."""
     options = _options(arguments)
-    network, together = options.network, options.images_together
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(options, folder / "images")
-        ours = our_evaluation(folder, network, options.precision, together)
-        peer = usual_evaluation(folder / "images" / "train", network, together, options.workers)
+        prepare(data_of("class_folders", folder / "images"), folder / "store")
+        found = [_measure(folder, options, compile) for compile in WAYS[options.compile]]
+    finish(found, options.json)
+
+
+def _measure(folder: Path, options: argparse.Namespace, compile: bool) -> Measurement:
+    network, together = options.network, options.images_together
+    with (
+        apart(our_evaluation, folder / "store", network, options.precision, together, compile) as ours,
+        apart(usual_evaluation, folder / "images" / "train", network, together, options.workers) as peer,
+    ):
         warm(ours, peer, steps=1)
         count = max(1, options.images_a_round // together)
         rates = interleaved(stepping(ours, count, together), stepping(peer, count, together), options.rounds)
-        limit = Limit("bf16 matrix rate", matrix_rate() / (10 * gigaflops(network, CLASSES, CROP, training=False)))
-    how = ", fp32" if options.precision == "fp32" else ""
-    finish([rates.measurement(f"{network}, ten-crop evaluation{how}", "images/s", limit)], options.json)
+    limit = Limit("bf16 matrix rate", matrix_rate() / (10 * gigaflops(network, CLASSES, CROP, training=False)))
+    how = described(compile, options.precision)
+    return rates.measurement(f"{network}, ten-crop evaluation{how}", "images/s", limit)
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -60,6 +68,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add_image_options(parser, images=64)
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"), help="of ours")
+    add_compile_option(parser)
     parser.add_argument("--images-together", type=int, default=4, help="whose crops make one forward pass")
     parser.add_argument("--images-a-round", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
@@ -68,20 +77,27 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def our_evaluation(folder: Path, network: str, precision: str, images_together: int) -> Iterator[np.ndarray]:
+def our_evaluation(
+    location: Path, network: str, precision: str, images_together: int, compile: bool = False
+) -> Iterator[np.ndarray]:
     """Probabilities of a few images at a time, decoded from the store, endlessly."""
-    prepare(data_of("class_folders", folder / "images"), folder / "store")
-    store = Store.open(folder / "store")
+    reuse_freed_memory()  # as the evaluate stage does
+    store = Store.open(location)
     split, names = store.split("train"), [str(number) for number in range(CLASSES)]
-    statistics = InputStatistics.load(folder / "store" / "statistics.safetensors")
+    statistics = store.opened(store.manifest.statistics, InputStatistics.load)
     torch.manual_seed(0)
     predictor = Predictor(
-        build(network, CLASSES), statistics, names, precision=precision, batch_size=10 * images_together
+        build(network, CLASSES),
+        statistics,
+        names,
+        precision=precision,
+        batch_size=10 * images_together,
+        compile=compile,
     )
     protocol = TenCrop(shorter_side=SIDE, crop=CROP)
     for start in itertools.count(0, images_together):
         indices = np.arange(start, start + images_together) % split.n_images
-        yield predict_split(predictor, split, protocol, indices).probabilities
+        yield predictor.predict([split.image(int(i)) for i in indices], protocol)
 
 
 @torch.no_grad()

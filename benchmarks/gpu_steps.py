@@ -91,12 +91,12 @@ def usual_steps(name: str, classes: int, batches: Iterator[tuple[Tensor, Tensor]
         yield loss.item()
 
 
-class _Images(Dataset[tuple[Tensor, int]]):
+class UsualImages(Dataset[tuple[Tensor, int]]):
     """Images in memory, transformed one by one."""
 
-    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray, *then: nn.Module) -> None:
         views = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
-        self._transform = transforms.Compose(views)
+        self._transform = transforms.Compose([*views, *then])
         self._pixels, self._labels = pixels, labels
 
     def __len__(self) -> int:
@@ -108,7 +108,7 @@ class _Images(Dataset[tuple[Tensor, int]]):
 
 def usual_batches(pixels: np.ndarray, labels: np.ndarray, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches from a DataLoader's processes, epoch after epoch."""
-    loader = DataLoader(_Images(pixels, labels), CIFAR_BATCH, shuffle=True, num_workers=workers, drop_last=True)
+    loader = DataLoader(UsualImages(pixels, labels), CIFAR_BATCH, shuffle=True, num_workers=workers, drop_last=True)
     while True:
         yield from loader
 

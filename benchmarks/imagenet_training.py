@@ -22,9 +22,9 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.images import add_image_options, data_of, write_images
 from benchmarks.limits import matrix_rate
-from benchmarks.ours import gigaflops, preset, recipe, training_steps
-from benchmarks.pairs import interleaved, stepping, warm
-from benchmarks.record import Limit, add_output_option, finish
+from benchmarks.ours import WAYS, add_compile_option, described, gigaflops, preset, recipe, training_steps
+from benchmarks.pairs import apart, interleaved, stepping, warm
+from benchmarks.record import Limit, Measurement, add_output_option, finish
 from pipeline.data.prepare import prepare
 from pipeline.models import build
 
@@ -34,20 +34,26 @@ SIZE = 224
 def main(arguments: list[str] | None = None) -> None:
     """Print both rates."""
     options = _options(arguments)
-    batch, network = options.batch_size, options.network
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(options, folder / "images")
         mean = preset("imagenet")["data"]["mean"]
         prepare(data_of("class_folders", folder / "images", mean=mean), folder / "store")
-        training = recipe("imagenet", batch, batch, compile=options.compile)
-        ours = training_steps(folder / "store", "imagenet", network, training, options.processes)
-        peer = reference_steps(folder / "images" / "train", network, batch, options.workers)
-        warm(ours, peer, steps=1)
-        count = options.iterations
+        found = [_measure(folder, options, compile) for compile in WAYS[options.compile]]
+    finish(found, options.json)
+
+
+def _measure(folder: Path, options: argparse.Namespace, compile: bool) -> Measurement:
+    batch, network, count = options.batch_size, options.network, options.iterations
+    training = recipe("imagenet", batch, batch, compile=compile)
+    with (
+        apart(training_steps, folder / "store", "imagenet", network, training, options.processes) as ours,
+        apart(reference_steps, folder / "images" / "train", network, batch, options.workers) as peer,
+    ):
+        warm(ours, peer, steps=2)
         rates = interleaved(stepping(ours, count, batch), stepping(peer, count, batch), options.rounds)
-        limit = Limit("bf16 matrix rate", matrix_rate() / gigaflops(network, 2, SIZE, training=True))
-    finish([rates.measurement(f"{network}, training at {SIZE}", "images/s", limit)], options.json)
+    limit = Limit("bf16 matrix rate", matrix_rate() / gigaflops(network, 2, SIZE, training=True))
+    return rates.measurement(f"{network}, training at {SIZE}{described(compile, 'auto')}", "images/s", limit)
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -57,7 +63,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--iterations", type=int, default=3, help="a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--compile", action="store_true", help="ours with torch.compile")
+    add_compile_option(parser)
     parser.add_argument("--processes", type=int, default=0, help="of our loader")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the peer's DataLoader")
     add_output_option(parser)

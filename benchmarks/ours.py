@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from pipeline.data.loader import TrainingLoader
 from pipeline.data.statistics import InputStatistics
 from pipeline.data.store import Store
+from pipeline.memory import reuse_freed_memory
 from pipeline.models import build
 from pipeline.models.complexity import complexity_of
 from pipeline.schema import Augmentation, Mean, Training
@@ -20,6 +22,18 @@ from pipeline.training.loop import Material, Trainer
 
 PRESETS = Path(__file__).parents[1] / "conf" / "experiment"
 ENDLESS = 10**9
+WAYS = {"no": (False,), "yes": (True,), "both": (False, True)}
+"""By --compile: whether ours is compiled, in one measurement after the other."""
+
+
+def add_compile_option(parser: argparse.ArgumentParser) -> None:
+    """The option whose choices `WAYS` spells out."""
+    parser.add_argument("--compile", default="both", choices=tuple(WAYS), help="ours with torch.compile")
+
+
+def described(compile: bool, precision: str) -> str:
+    """What a measurement's name says of ours beside the usual."""
+    return "".join(f", {word}" for word, on in (("compiled", compile), ("fp32", precision == "fp32")) if on)
 
 
 def preset(experiment: str) -> dict[str, Any]:
@@ -38,6 +52,7 @@ def recipe(experiment: str, batch_size: int, bn_images: int, **changes: Any) -> 
 
 def training_steps(store: Path, experiment: str, network: str, training: Training, processes: int) -> Iterator[int]:
     """The iterations of our loop on a prepared store, endlessly; each item is the number done."""
+    reuse_freed_memory()  # as a training's worker does
     opened, tree = Store.open(store), preset(experiment)
     split = opened.split("train")
     loader = TrainingLoader(

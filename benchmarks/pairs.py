@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.record import Pairs
@@ -33,6 +36,43 @@ def stepping(steps: Iterator[Any], count: int, amount: float = 1.0) -> Burst:
         return count * amount / (time.perf_counter() - started)
 
     return burst
+
+
+@contextlib.contextmanager
+def apart(make: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Iterator[None]]:
+    """The steps of `make(*arguments)`, each run when it is asked for, in a process of its own.
+
+    So each side has the memory's state and settings that it has with its users. RuntimeError when the process ends.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, make, arguments))
+    process.start()
+    there.close()
+    try:
+        yield _asked(here, make.__name__)
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve(connection: Connection, make: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]) -> None:
+    multiprocessing.set_start_method(None, force=True)  # the system's own, which else is passed on from above
+    steps = make(*arguments)
+    with contextlib.suppress(EOFError):
+        while connection.recv():
+            next(steps)
+            connection.send(True)
+
+
+def _asked(connection: Connection, name: str) -> Iterator[None]:
+    while True:
+        try:
+            connection.send(True)
+            connection.recv()
+        except (EOFError, BrokenPipeError) as error:
+            raise RuntimeError(f"{name}: its process has ended, with the message above") from error
+        yield
 
 
 def warm(*iterators: Iterator[Any], steps: int = 2) -> None:

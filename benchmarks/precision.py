@@ -1,9 +1,10 @@
 """Whether bf16 and compiling change results: short trainings by each, several seeds, beside fp32's spread over seeds.
 
-A training ends with the loss over its last iterations and the test error. In full, `--seeds 3`, resnet20's 2,000
-iterations take hours on two cores (nine trainings); `--iterations 20` shows that it runs.
+A training ends with the loss over its last points of the curve and the test error. In full, `--seeds 3`, resnet20's
+2,000 iterations take hours on two cores (nine trainings); each finished one is written to `--out` at once, and the same
+command goes on from there. `--iterations 20` shows that it runs. The last line says whether all lie within the spread.
 
-    python -m benchmarks.precision --iterations 2000
+    python -m benchmarks.precision
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,46 +22,102 @@ import torch
 
 from benchmarks.cifar_training import prepare_cifar
 from benchmarks.overhead import make_spec
+from pipeline.storage import read_json, write_json
 from pipeline.training.session import RunSpec, Session
 
+RESULTS = Path("results") / "precision.json"
 WAYS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32", "compile": False},
     "bf16": {"precision": "bf16", "compile": False},
     "fp32, compiled": {"precision": "fp32", "compile": True},
 }
+LAST_POINTS = 20
+"""Points of the curve, of five iterations each, over which the final training loss is averaged."""
+End = dict[str, float]
+"""`training_loss`, `test_error` in percent, and `seconds` of one training."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print mean, least and largest of each way's final loss and error."""
+    """Print mean, least and largest of each way's final loss and error, and whether the means lie within fp32's."""
+    options = _options(arguments)
+    torch.set_num_threads(options.threads)
+    kept = _kept(options)
+    todo = [(way, seed) for seed in range(options.seeds) for way in options.ways if str(seed) not in kept[way]]
+    with tempfile.TemporaryDirectory() as name:
+        spec = (
+            make_spec(options.network, prepare_cifar(Path(name), options.images), options.iterations) if todo else None
+        )
+        for way, seed in todo:
+            assert spec is not None
+            kept[way][str(seed)] = end_of(spec, seed, WAYS[way])
+            write_json(options.out, {"settings": _settings(options), "ends": kept})
+            print(f"{way}, seed {seed}: {kept[way][str(seed)]}", flush=True)
+    ends = {way: list(kept[way].values()) for way in options.ways}
+    for way, found in ends.items():
+        print(f"{way}: {described(found)}")
+    print(verdict(ends))
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--iterations", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=50_000, help="training images")
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=tuple(WAYS), metavar="WAY")
-    options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as name:
-        spec = make_spec(options.network, prepare_cifar(Path(name), options.images), options.iterations)
-        for way in options.ways:
-            ends = [end_of(spec, seed, WAYS[way]) for seed in range(options.seeds)]
-            print(f"{way}: {described(ends)}", flush=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="finished trainings, which are not run again")
+    return parser.parse_args(arguments)
 
 
-def end_of(spec: RunSpec, seed: int, changes: dict[str, Any]) -> tuple[float, float]:
-    """Final training loss, and test error in percent, of one training."""
-    training = spec.training.model_copy(update=changes)
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("network", "iterations", "images")}
+
+
+def _kept(options: argparse.Namespace) -> dict[str, dict[str, End]]:
+    """Finished trainings by way and seed; ValueError where the file is of other settings."""
+    ends: dict[str, dict[str, End]] = {way: {} for way in WAYS}
+    if not options.out.exists():
+        return ends
+    found = read_json(options.out)
+    if found["settings"] != _settings(options):
+        raise ValueError(f"{options.out}: is of {found['settings']}, not {_settings(options)}: give another --out")
+    return {**ends, **found["ends"]}
+
+
+def end_of(spec: RunSpec, seed: int, changes: dict[str, Any]) -> End:
+    """How one training ends."""
+    training, started = spec.training.model_copy(update=changes), time.monotonic()
     session = Session(replace(spec, seed=seed, training=training), device=torch.device("cpu"))
     for _ in session.trainer.advance(training.iterations):
         pass
-    last = session.trainer.curve[-1]
-    assert last.test_error is not None
-    return last.training_loss, last.test_error
+    curve = session.trainer.curve
+    assert curve[-1].test_error is not None
+    loss = statistics.mean(point.training_loss for point in curve[-LAST_POINTS:])
+    return {"training_loss": loss, "test_error": curve[-1].test_error, "seconds": round(time.monotonic() - started, 1)}
 
 
-def described(ends: Sequence[tuple[float, float]]) -> str:
+def described(ends: Sequence[End]) -> str:
     """Both figures over the seeds: mean (least to largest)."""
-    losses, errors = zip(*ends, strict=True)
+    losses, errors = ([end[name] for end in ends] for name in ("training_loss", "test_error"))
     return f"training loss {_spread(losses)}, test error {_spread(errors)}%"
+
+
+def verdict(ends: dict[str, list[End]]) -> str:
+    """Whether each way's mean lies within fp32's least and largest, by both figures."""
+    outside = [
+        f"{way}'s {name.replace('_', ' ')}"
+        for way, found in ends.items()
+        for name in ("training_loss", "test_error")
+        if way != "fp32" and not _within([end[name] for end in found], [end[name] for end in ends.get("fp32", [])])
+    ]
+    return (
+        f"outside fp32's spread over seeds: {', '.join(outside)}" if outside else "all within fp32's spread over seeds"
+    )
+
+
+def _within(values: Sequence[float], reference: Sequence[float]) -> bool:
+    return bool(reference) and min(reference) <= statistics.mean(values) <= max(reference)
 
 
 def _spread(values: Sequence[float]) -> str:

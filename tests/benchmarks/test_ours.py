@@ -72,8 +72,9 @@ def test_both_imagenet_loops_train(jpegs: Path, tmp_path: Path) -> None:
 
 
 def test_both_evaluations_give_probabilities_of_every_image(jpegs: Path) -> None:
+    prepare(data_of("class_folders", jpegs / "images"), jpegs / "store")
     for rows in (
-        our_evaluation(jpegs, "resnet18b", "fp32", 2),
+        our_evaluation(jpegs / "store", "resnet18b", "fp32", 2),
         usual_evaluation(jpegs / "images" / "train", "resnet18b", 2, 0),
     ):
         found = np.concatenate([next(rows) for _ in range(3)])
@@ -92,6 +93,7 @@ def test_bare_loop_is_the_specifications(cifar: Path) -> None:
 def test_ends_of_trainings_by_number_format_are_near_each_other(cifar: Path) -> None:
     spec = make_spec("resnet8", cifar, 10)
     exact, short = (end_of(spec, 0, WAYS[way]) for way in ("fp32", "bf16"))
-    assert exact != short
-    assert short[0] == pytest.approx(exact[0], rel=0.1)
-    assert described([(1.0, 20.0), (2.0, 30.0)]) == "training loss 1.5 (1 to 2), test error 25 (20 to 30)%"
+    assert exact["training_loss"] != short["training_loss"]
+    assert short["training_loss"] == pytest.approx(exact["training_loss"], rel=0.1)
+    ends = [{"training_loss": loss, "test_error": 10 + 10 * loss, "seconds": 1.0} for loss in (1.0, 2.0)]
+    assert described(ends) == "training loss 1.5 (1 to 2), test error 25 (20 to 30)%"

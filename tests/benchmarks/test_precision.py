@@ -1,0 +1,44 @@
+"""Trainings by several number formats: which lie within fp32's spread, and going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import precision
+from benchmarks.precision import main, verdict
+
+
+def ends(*losses: float) -> list[dict[str, float]]:
+    return [{"training_loss": loss, "test_error": 10 * loss, "seconds": 1.0} for loss in losses]
+
+
+def test_a_mean_within_the_spread_over_seeds_passes() -> None:
+    assert verdict({"fp32": ends(1.0, 1.2), "bf16": ends(1.1, 1.25)}) == "all within fp32's spread over seeds"
+
+
+def test_a_mean_outside_it_is_named() -> None:
+    found = verdict({"fp32": ends(1.0, 1.2), "bf16": ends(1.3, 1.3), "fp32, compiled": ends(1.1)})
+    assert found == "outside fp32's spread over seeds: bf16's training loss, bf16's test error"
+
+
+def test_finished_trainings_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    file, run = tmp_path / "precision.json", []
+    kept = {"fp32": {"0": ends(1.0)[0]}, "bf16": {"0": ends(1.0)[0]}, "fp32, compiled": {}}
+    settings = {"network": "resnet8", "iterations": 10, "images": 256}
+    file.write_text(json.dumps({"settings": settings, "ends": kept}), encoding="utf-8")
+
+    def end_of(spec: object, seed: int, changes: dict[str, object]) -> dict[str, float]:
+        run.append((seed, changes["precision"]))
+        return ends(2.0)[0]
+
+    monkeypatch.setattr(precision, "end_of", end_of)
+    words = ["--network", "resnet8", "--iterations", "10", "--images", "256", "--ways", "fp32", "bf16", "--seeds", "2"]
+    main([*words, "--out", str(file)])
+    assert run == [(1, "fp32"), (1, "bf16")]
+    assert json.loads(file.read_text())["ends"]["bf16"] == {"0": ends(1.0)[0], "1": ends(2.0)[0]}
+    with pytest.raises(ValueError, match="give another --out"):
+        main(["--iterations", "20", "--out", str(file)])
+    assert "outside" not in capsys.readouterr().out.splitlines()[-1]
