@@ -81,6 +81,18 @@ def test_digits_table_is_the_committed_metrics() -> None:
     assert f"on {rows['ResNet-56']['ten_crop']['n_images']} test images" in README
 
 
+def test_imagenette_table_is_the_committed_metrics() -> None:
+    runs = json.loads(committed("results/imagenette-small/metrics.json"))["runs"]
+    shown = {row[0]: row[1:] for row in table("run, `imagenette-small`")}
+    parted = {run: run.rpartition("-s") for run in runs}
+    rows = {f"{names.label(network)}, seed {seed}": runs[run] for run, (network, _, seed) in parted.items()}
+    assert shown == {
+        name: [f"{errors[protocol]['top1_error']:.2f}" for protocol in PROTOCOLS] for name, errors in rows.items()
+    }
+    images = {f"{errors[protocol]['n_images']:,}" for errors in runs.values() for protocol in PROTOCOLS}
+    assert all(f"on the {count} of the validation archive" in README for count in images)
+
+
 def test_recipe_is_that_of_the_committed_runs() -> None:
     provenance = json.loads(committed(f"{RESULTS}/metrics.json"))["provenance"]
     recipes = [record["parameters"]["training"] for record in provenance.values()]
@@ -133,7 +145,7 @@ def test_the_papers_cifar_figures_beside_ours() -> None:
 def test_not_run_is_said_only_of_what_has_no_results() -> None:
     paths = (git("ls-files", "results") or f"{RESULTS}/metrics.json").split()
     run = {path.split("/")[1] for path in paths if path.count("/") > 1}
-    assert run == {"digits"}, "README.md says that nothing else was run"
+    assert run == {"digits", "imagenette-small"}, "README.md says that nothing else was run"
 
 
 @pytest.mark.parametrize("command", commands())
@@ -197,3 +209,25 @@ def test_results_page_is_that_of_the_committed_metrics() -> None:
     paths = (git("ls-files", "results/*/metrics.json") or f"{RESULTS}/metrics.json").split()
     found = {path.split("/")[1]: json.loads(committed(path)) for path in paths}
     assert (ROOT / PAGE).read_text(encoding="utf-8") == results_page(found)
+
+
+def test_results_page_says_what_was_chosen_beside_the_preset(tmp_path: Path) -> None:
+    compose(["experiment=cifar10-jpeg"], tmp_path)
+    preset = load_params(tmp_path / "params.yaml")
+    tree = {"data": preset.data, "augmentation": preset.augmentation, "training": preset.training_of("resnet20-s0")}
+    parameters = {name: section.model_dump(mode="json") for name, section in tree.items()}
+    parameters["training"]["compile"] = True
+    parameters["training"]["optimizer"]["learning_rate"] = 0.05
+    parameters["data"]["url"] = "/somewhere/else"
+    hardware = {"processor": "P", "cores": 2, "memory_gib": 8.0, "gpus": []}
+    record = {"git_commit": "a" * 40, "git_dirty": False, "seed": 0, "parameters": parameters, "precision": "bf16"}
+    record |= {"workers": 1, "hardware": hardware, "wall_seconds": 9.0, "evaluation": {"wall_seconds": 1.0}}
+    errors = {"single_view": {"top1_error": 9.5, "top5_error": 0.5, "n_images": 10_000}}
+    metrics = {"runs": {"resnet20-s0": errors}, "ensembles": {}, "provenance": {"resnet20-s0": record}}
+    page = results_page({"cifar10-jpeg": {**metrics, "note": "Re-coded as JPEG."}})
+    assert "Chosen beside the preset: `-S training.optimizer.learning_rate=0.05 -S training.compile=true`." in page
+    (line,) = [line for line in page.splitlines() if line.startswith("Of the preset's runs, not run: ")]
+    assert set(line.removeprefix("Of the preset's runs, not run: ").rstrip(".").split(", ")) == set(preset.runs) - {
+        "resnet20-s0"
+    }
+    assert "Re-coded as JPEG." in page, "what is to note of the data stands beside its figures"

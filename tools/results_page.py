@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from dvc.utils.hydra import compose_and_dump
 
-from pipeline.config import split_run
+from pipeline.config import Params, load_params, split_run
 from pipeline.report import names
+from pipeline.tracking.names import flatten
 
 ROOT = Path(__file__).parents[1]
 Metrics = Mapping[str, Any]
@@ -19,6 +22,10 @@ Metrics = Mapping[str, Any]
 PAGE = Path("docs/RESULTS.md")
 README = Path("README.md")
 README_PROTOCOLS = ("center_crop", "ten_crop", "multi_scale")
+README_RUNS = {"cifar10-jpeg": ("single_view",), "imagenette-small": README_PROTOCOLS}
+"""Experiments whose runs have a table of their own in the README, and its protocols."""
+WHERE_IT_LIES = ("data.url", "data.store")
+"""Parameters that say where images lie on the machine at hand."""
 ERRORS_HEAD = "| run | 1-crop | 10-crop | multi-scale |"
 CLAIMS_HEAD = "| the paper's claim |"
 CARD = [
@@ -49,6 +56,9 @@ def main() -> int:
     (ROOT / PAGE).write_text(results_page(found), encoding="utf-8")
     readme = (ROOT / README).read_text("utf-8")
     readme = with_rows(readme, ERRORS_HEAD, error_rows(found["digits"]))
+    for experiment, protocols in README_RUNS.items():
+        if experiment in found:
+            readme = with_rows(readme, f"| run, `{experiment}` |", run_rows(found[experiment], protocols))
     claims = (ROOT / "results/digits/tables/claims.csv").read_text("utf-8")
     (ROOT / README).write_text(with_rows(readme, CLAIMS_HEAD, claim_rows(claims)), encoding="utf-8")
     return 0
@@ -62,6 +72,14 @@ def error_rows(metrics: Metrics) -> list[list[str]]:
         chosen = ", as chosen on held-out images" if name in searches else ""
         rows[f"{' and '.join(map(_label, found['members']))}, averaged{chosen}"] = found
     return [[name, *(_error(errors, protocol) for protocol in README_PROTOCOLS)] for name, errors in rows.items()]
+
+
+def run_rows(metrics: Metrics, protocols: Sequence[str]) -> list[list[str]]:
+    """README's rows of one experiment: a network and its seed, then top-1 errors by protocol."""
+    return [
+        [f"{_label(run)}, seed {split_run(run)[1]}", *(_error(errors, protocol) for protocol in protocols)]
+        for run, errors in metrics["runs"].items()
+    ]
 
 
 def _label(run: str) -> str:
@@ -99,6 +117,8 @@ def _experiment(experiment: str, metrics: Metrics) -> str:
         [
             f"## {experiment}\n",
             "All of it: `make reproduce` with this experiment in `params.yaml`; a row alone: its command.",
+            *_beside_the_preset(experiment, metrics["provenance"]),
+            *([metrics["note"]] if metrics.get("note") else []),
             f"[Report]({results}/report.md), [tables]({results}/tables), [pictures]({results}/figures):"
             f" `dvc repro report@{experiment}`.",
             f"Ensembles, from saved probabilities: `{names.ensemble_command(experiment)}`.\n",
@@ -106,6 +126,37 @@ def _experiment(experiment: str, metrics: Metrics) -> str:
             _provenance(experiment, metrics["provenance"]),
         ]
     )
+
+
+def _beside_the_preset(experiment: str, provenance: Mapping[str, Metrics]) -> list[str]:
+    """What was chosen otherwise than in the experiment's file, and which of its runs were not run."""
+    preset = _preset(experiment)
+    chosen = {choice: None for run, record in provenance.items() for choice in _chosen(preset, run, record)}
+    lines = [f"Chosen beside the preset: `-S {' -S '.join(chosen)}`."] if chosen else []
+    if left := [run for run in preset.runs if run not in provenance]:
+        lines.append(f"Of the preset's runs, not run: {', '.join(left)}.")
+    return lines
+
+
+def _preset(experiment: str) -> Params:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "params.yaml"
+        compose_and_dump(file, str(ROOT / "conf"), None, "config", "", [f"experiment={experiment}"])
+        return load_params(file)
+
+
+def _chosen(preset: Params, run: str, record: Metrics) -> list[str]:
+    """The parameters of a run that are not the preset's, as `-S` takes them."""
+    if run not in preset.runs:
+        return [f"'+runs.{run}={{training: {{}}}}'"]
+    sections = {"data": preset.data, "augmentation": preset.augmentation, "training": preset.training_of(run)}
+    declared = flatten({name: section.model_dump(mode="json") for name, section in sections.items()})
+    recorded = flatten({name: record["parameters"][name] for name in sections})
+    return [
+        f"{key}={value}"
+        for key, value in recorded.items()
+        if declared.get(key, value) != value and key not in WHERE_IT_LIES
+    ]
 
 
 def _errors(rows: Mapping[str, Metrics]) -> str:
