@@ -12,6 +12,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -94,8 +95,7 @@ class LocalCluster:
             wait()
         for number in range(1, nodes + 1):  # one by one: nodes that start at once in one session disturb each other
             name = f"ray-node-{number}"
-            there = (lambda address: lambda: address in self._living_nodes())(_address(name))
-            self._start(name, self._node(_address(name), cpus), self._node_environment(), there)
+            self._start(name, self._node(_address(name), cpus), self._node_environment(), self._joined(name))
         self._write_environment()
 
     def stop(self) -> list[str]:
@@ -208,6 +208,11 @@ class LocalCluster:
             )
         )
 
+    def _joined(self, name: str) -> Callable[[], bool]:
+        """Whether a node that is to be started is there: the head takes one that died to be alive for a while."""
+        before = set() if processes.find(self._processes.get(name)) else self._living_nodes().get(_address(name), set())
+        return lambda: bool(self._living_nodes().get(_address(name), set()) - before)
+
     def _begin(self, name: str, command: list[str], environment: dict[str, str], ready: Any) -> Any:
         """Start a part unless it runs; what waits for it."""
         if processes.find(self._processes.get(name)) is None:
@@ -232,8 +237,8 @@ class LocalCluster:
     def _dashboard_answers(self) -> bool:
         return HEAD_ADDRESS in self._living_nodes()
 
-    def _living_nodes(self) -> set[str]:
-        """The addresses of the nodes that Ray's head takes to be alive; none where it does not answer."""
+    def _living_nodes(self) -> dict[str, set[str]]:
+        """The nodes that Ray's head takes to be alive, by address; none where it does not answer."""
         token = self._token.read_text(encoding="utf-8")
         url = f"http://{HOST}:{self._state['ports']['dashboard']}/api/v0/nodes"
         request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
@@ -241,8 +246,9 @@ class LocalCluster:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 nodes = json.load(answer)["data"]["result"]["result"]
         except (OSError, ValueError, KeyError, TypeError):
-            return set()
-        return {node["node_ip"] for node in nodes if node["state"] == "ALIVE"}
+            return {}
+        alive = [(node["node_ip"], node["node_id"]) for node in nodes if node["state"] == "ALIVE"]
+        return {address: {node for at, node in alive if at == address} for address, _ in alive}
 
     def _make_buckets(self) -> None:
         import boto3

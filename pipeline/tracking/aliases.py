@@ -11,8 +11,9 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.exceptions import MlflowException
 
-from pipeline.tracking.store import all_pages
+from pipeline.tracking.store import all_pages, write
 
 BEST, PAPER, LATEST = "best", "paper", "latest"
 HOLDOUT_TAG, REPORT_TAG = "top1_error.holdout", "report.sha256"
@@ -112,11 +113,20 @@ def settle(client: MlflowClient, name: str) -> None:
         if not wrong:
             return
         for alias, version in wrong.items():
-            if version is None:
-                client.delete_registered_model_alias(name, alias)
-            else:
-                client.set_registered_model_alias(name, alias, str(version.version))
+            _point(client, name, alias, version)
     raise RuntimeError(f"{name}: its promotions keep changing; see who else is at it, and try again")
+
+
+def _point(client: MlflowClient, name: str, alias: str, version: ModelVersion | None) -> None:
+    """Put an alias on a version, or take it away; a version that was deleted since it was seen is passed over."""
+    if version is None:
+        client.delete_registered_model_alias(name, alias)
+        return
+    try:
+        write(lambda: client.set_registered_model_alias(name, alias, str(version.version)))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 def aliases_of(client: MlflowClient, name: str, version: str) -> list[str]:

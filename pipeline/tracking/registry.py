@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -229,7 +230,7 @@ def _refresh_package(
 def _describe(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str], text: str) -> None:
     for key, value in tags.items():
         if version.tags.get(key) != value:
-            client.set_model_version_tag(version.name, version.version, key, value)
+            store.write(partial(client.set_model_version_tag, version.name, version.version, key, value))
     for key in version.tags:
         if key.startswith(_PASSING) and key not in tags:
             client.delete_model_version_tag(version.name, version.version, key)
@@ -242,7 +243,7 @@ def _tag_model(client: MlflowClient, name: str, keys: Sequence[str], tags: Mappi
     there = client.get_registered_model(name).tags
     for key in keys:
         if key in tags and there.get(key) != tags[key]:
-            client.set_registered_model_tag(name, key, tags[key])
+            store.write(partial(client.set_registered_model_tag, name, key, tags[key]))
         elif key in there and key not in tags:
             client.delete_registered_model_tag(name, key)
 

@@ -44,6 +44,8 @@ _AWAY: tuple[type[Exception], ...] = (
     ClientError,
     ModuleNotFoundError,
 )
+MET_ANOTHER = "BAD_REQUEST"
+"""MLflow's code for what its database refuses, such as a row that another process has made."""
 _prepared: set[str] = set()
 _chosen_here: str | None = None
 """What `initialise` chose last without the user's word."""
@@ -161,6 +163,16 @@ def exclusive(name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def write(call: Callable[[], None]) -> None:
+    """Call what sets a value in the store; once more where another process set it first at that moment."""
+    try:
+        call()
+    except MlflowException as error:
+        if error.error_code != MET_ANOTHER:
+            raise
+        call()
 
 
 def _lock(uri: str, name: str) -> BaseFileLock:

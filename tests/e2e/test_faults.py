@@ -80,7 +80,6 @@ def test_a_node_is_lost(project: Project, parts: Parts, assert_sound: Callable[[
     training = at_work(project)
     parts.kill("ray-node-2", only="raylet")
     wait_for(lambda: len(parts.workers()) < 2)
-    wait_for(lambda: not parts.answers("ray-node-2"))  # or its successor is taken for it
     parts.up()
     training.finish()
     assert_sound()

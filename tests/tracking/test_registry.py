@@ -22,7 +22,7 @@ from PIL import Image
 
 from pipeline.evaluation.predictor import Predictor
 from pipeline.schema import CenterCrop, Protocols
-from pipeline.tracking import registry, store
+from pipeline.tracking import aliases, registry, store
 from pipeline.tracking.aliases import best_version, versions_of
 from pipeline.tracking.description import About
 from pipeline.tracking.registry import Registration, settle_models
@@ -164,6 +164,26 @@ def test_equal_weights_from_two_machines_at_once_are_one_version(tracking: str, 
     assert str(version.version) == "1"
     (model,) = store.client().search_logged_models([store.experiment_id("digits")])
     assert version.source == f"models:/{model.model_id}"
+
+
+def test_a_version_deleted_while_aliases_settle_is_passed_over(
+    tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when another machine takes back its second version of equal weights just after we saw it."""
+    for seed in (0, 1):
+        register(model_folder(tmp_path / str(seed), "resnet8-s0", seed), new_run(), holdout=5.0 - seed)
+    client, look = store.client(), aliases.targets
+    client.delete_registered_model_alias("digits-resnet8", "best")
+
+    def looks_then_it_goes(*arguments: Any) -> dict[str, ModelVersion | None]:
+        seen = look(*arguments)
+        if str(getattr(seen["best"], "version", None)) == "2":
+            client.delete_model_version("digits-resnet8", "2")
+        return seen
+
+    monkeypatch.setattr(aliases, "targets", looks_then_it_goes)
+    aliases.settle(client, "digits-resnet8")
+    assert {a: str(v) for a, v in client.get_registered_model("digits-resnet8").aliases.items()} == {"best": "1"}
 
 
 def test_a_model_says_what_it_is(tracking: str, tmp_path: Path) -> None:
