@@ -19,11 +19,12 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline import cluster
-from pipeline.cluster import waiting
+from pipeline.cluster import training, waiting
 from pipeline.cluster.checkpoints import store_of
 from pipeline.cluster.letters import CURVE, KEPT, Letters, curves_received
 from pipeline.cluster_section import Cluster
 from pipeline.models.saved import WEIGHTS, load_network
+from pipeline.storage import Retry
 from pipeline.training.session import RunSpec, Session
 
 pytestmark = pytest.mark.slow
@@ -89,6 +90,18 @@ def test_one_worker_ends_in_the_plain_loops_bits(make_spec: Callable[..., RunSpe
     assert cluster.has_checkpoint(spec, settings(tmp_path / "checkpoints"))
     cluster.forget_checkpoints(spec, settings(tmp_path / "checkpoints"))
     assert not cluster.has_checkpoint(spec, settings(tmp_path / "checkpoints"))
+
+
+def test_a_finished_training_whose_last_checkpoint_is_gone_says_so(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    spec = make_spec()
+    store = store_of(spec, settings(tmp_path / "checkpoints"))
+    with pytest.raises(RuntimeError, match=f"resnet8-s0: .* iteration 12 is no longer in {re.escape(store.url)}: .*"):
+        training._last(spec, store, Retry(attempts=1))
+    (tmp_path / "made").mkdir()
+    store.put(tmp_path / "made", 12)
+    assert training._last(spec, store, Retry(attempts=1)) == 12
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -64,10 +64,6 @@ class Parts:
             process.kill()
         psutil.wait_procs(family, timeout=30)
 
-    def answers(self, part: str) -> bool:
-        """Whether the part does what it is there for; of a node, whether Ray's head takes it to be alive."""
-        return LocalCluster.load(self.folder).answering()[part]
-
     def stopped(self, part: str) -> contextlib.AbstractContextManager[None]:
         """A part that is there and does not answer, for the length of the block."""
         return self._suspended(self._family(part))

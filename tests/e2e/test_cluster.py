@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import stat
 import subprocess
@@ -12,12 +14,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from infra.local_parts import LocalCluster
@@ -211,6 +214,67 @@ def test_a_job_asking_for_more_than_there_is_fails_and_brings_what_was_finished(
     assert "train@" not in (clone.folder / "dvc.lock").read_text()
 
 
+def test_a_job_submitted_again_goes_on_in_the_same_mlflow_run(cluster: LocalCluster, tmp_path: Path) -> None:
+    """After all of its processes died at once, as with the node that they ran on."""
+    clone, alone = clone_on(cluster, tmp_path / "clone"), Clone(tmp_path / "alone")
+    for each in (clone, alone):
+        each.change(lambda tree: tree["training"].update(iterations=400, label_smoothing=0.05))
+    before = mlflow_runs(cluster)
+    first = clone.start("infra.submit", "train@digits-resnet8-s0")
+    wait_for(lambda: checkpoints(cluster, "digits-resnet8-s0-"), first)
+    kill_the_job(cluster)
+    assert first.wait(120) not in (0, None)
+    assert checkpoints(cluster, "digits-resnet8-s0-"), "it was killed before its end"
+    done = clone.run("infra.submit", "train@digits-resnet8-s0").stdout
+    assert int(re.findall(r"iteration ([\d,]+)/400", done)[0]) > 20
+    clone.run("dvc", "pull", "train@digits-resnet8-s0")
+    alone.run("infra.reproduce", "train@digits-resnet8-s0")
+    assert same_weights(clone, alone, "resnet8-s0")
+    ((run, status),) = mlflow_runs(cluster).items() - before.items()
+    assert (run, status) == (record(clone, "resnet8-s0")["mlflow_run_id"], "FINISHED")
+    steps = [point.step for point in MlflowClient(cluster.tracking_uri).get_metric_history(run, "training/loss")]
+    assert sorted(steps) == list(range(20, 401, 20))
+
+
+def mlflow_runs(cluster: LocalCluster) -> dict[str, str]:
+    """The status of each of the experiment's runs, by its identifier."""
+    client = MlflowClient(cluster.tracking_uri)
+    experiment = client.get_experiment_by_name("digits")
+    found = client.search_runs([experiment.experiment_id]) if experiment else []
+    return {run.info.run_id: run.info.status for run in found}
+
+
+def checkpoints(cluster: LocalCluster, beginning: str) -> list[str]:
+    """The complete checkpoints in S3 of trainings whose names begin so."""
+    known = cluster.environment()
+    client = s3_client(cluster, known["AWS_ACCESS_KEY_ID"], known["AWS_SECRET_ACCESS_KEY"])
+    listed = client.list_objects_v2(Bucket="resnet", Prefix=f"checkpoints/{beginning}").get("Contents", [])
+    return [entry["Key"] for entry in listed if entry["Key"].endswith("/complete.json")]
+
+
+def kill_the_job(cluster: LocalCluster) -> None:
+    """SIGKILL what the cluster's one job at work runs: DVC, its stages, the job's own process."""
+    token = str(cluster.folder / "ray-token")
+    found = psutil.process_iter(["cmdline", "environ"])
+    (job,) = (
+        process
+        for process in found
+        if (process.info["cmdline"] or [])[1:3] == ["-m", "infra.job"]
+        and (process.info["environ"] or {}).get("RAY_AUTH_TOKEN_PATH") == token
+    )
+    for process in [job, *job.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def wait_for(condition: Callable[[], object], alive: subprocess.Popen[bytes], seconds: float = 240.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert alive.poll() is None, "it has ended"
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
 def test_interrupted_following_detaches_or_stops_as_one_wants(cluster: LocalCluster, tmp_path: Path) -> None:
     clone = clone_on(cluster, tmp_path / "clone")
     job = python(clone, f"{CLIENT} print(client.submit_job(entrypoint='echo it has begun; exec sleep 600'))")
@@ -272,6 +336,11 @@ def test_without_a_cluster_the_message_says_what_to_do(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "`make cluster`" in done.stdout
     assert os.environ.get("RAY_ADDRESS") is None or "RAY_ADDRESS" not in clone.environment()
+    clone.more_environment = {"RAY_ADDRESS": "127.0.0.1:9"}
+    done = clone.run("infra.reproduce", check=False)
+    assert done.returncode == 2, done.stdout
+    assert "no Ray cluster answers at 127.0.0.1:9" in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_four_runs_two_at_once_end_as_one_after_another(local: Clone, tmp_path: Path) -> None:

@@ -153,3 +153,17 @@ def test_mlflow_is_away_as_training_begins_and_ends(
         time.sleep(AWAY_SECONDS)
     assert training.finish().count("MLflow cannot be reached") == 1
     assert_sound()
+
+
+def test_the_head_is_lost_and_the_driver_told_to_end(
+    project: Project, parts: Parts, assert_sound: Callable[[], None]
+) -> None:
+    training = at_work(project)
+    parts.kill("ray-head")
+    assert training.signalled(signal.SIGTERM) == 128 + signal.SIGTERM
+    assert "told to end (SIGTERM) before its end; run again to go on" in training.output()
+    parts.up()
+    again = project.begin()
+    again.finish()
+    assert again.reached()[0] > CHECKPOINT_EVERY
+    assert_sound()
