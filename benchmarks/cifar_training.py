@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
@@ -81,14 +81,25 @@ def _measure(network: str, store: Path, options: argparse.Namespace, compile: bo
     return rates.measurement(f"{network}, CIFAR-10 training{how}", "iterations/s", limit)
 
 
-def usual_steps(store: Path, network: str, workers: int) -> Iterator[float]:
-    """The iterations of the usual script, endlessly; each item is the training loss."""
+def usual_script(store: Path, network: str, workers: int) -> tuple[nn.Module, torch.optim.Optimizer, Iterator[float]]:
+    """The usual script's network and optimizer, and its iterations, endlessly; each item is the training loss."""
     split = Store.open(store).split("train")
     images = UsualImages(split.array(), split.labels, transforms.Normalize(USUAL_MEAN, USUAL_STD))
     loader = DataLoader(images, batch_size=BATCH, shuffle=True, num_workers=workers, drop_last=True)
     model = build(network, len(Store.open(store).manifest.class_names)).train()
-    criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    return model, optimizer, _iterations(model, optimizer, loader)
+
+
+def usual_steps(store: Path, network: str, workers: int) -> Iterator[float]:
+    """The usual script's iterations alone."""
+    yield from usual_script(store, network, workers)[2]
+
+
+def _iterations(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[tuple[Tensor, int]]
+) -> Iterator[float]:
+    criterion = nn.CrossEntropyLoss()
     while True:
         seen = correct = 0
         for inputs, targets in loader:

@@ -1,8 +1,10 @@
 """Whether bf16 and compiling change results: short trainings by each, several seeds, beside fp32's spread over seeds.
 
-A training ends with the loss over its last points of the curve and the test error. In full, `--seeds 3`, resnet20's
-2,000 iterations take hours on two cores (nine trainings); each finished one is written to `--out` at once, and the same
-command goes on from there. `--iterations 20` shows that it runs. The last line says whether all lie within the spread.
+So does the usual script, the peer of `cifar_training`: what it ends with on the same images says whether they, or the
+pipeline, are what a figure comes from. The rate drops at 1/2 and 3/4, as the paper's does. A training ends with the
+loss over its last hundred iterations and the test error. In full, `--seeds 3`, resnet20's 2,000 iterations take hours
+on two cores; each finished training is written to `--out` at once, and the same command goes on from there.
+`--iterations 20` shows that it runs. The last line says whether all lie within the spread.
 
     python -m benchmarks.precision
 """
@@ -10,29 +12,38 @@ command goes on from there. `--iterations 20` shows that it runs. The last line 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from torch.optim.lr_scheduler import MultiStepLR
+from torchvision import transforms
 
-from benchmarks.cifar_training import prepare_cifar
+from benchmarks.cifar_training import BATCH, USUAL_MEAN, USUAL_STD, prepare_cifar, usual_script
 from benchmarks.overhead import make_spec
+from pipeline.data.store import Store
+from pipeline.schema import Steps
 from pipeline.storage import read_json, write_json
 from pipeline.training.session import RunSpec, Session
 
 RESULTS = Path("results") / "precision.json"
+USUAL = "usual script"
 WAYS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32", "compile": False},
     "bf16": {"precision": "bf16", "compile": False},
     "fp32, compiled": {"precision": "fp32", "compile": True},
+    USUAL: {},
 }
-LAST_POINTS = 20
-"""Points of the curve, of five iterations each, over which the final training loss is averaged."""
+LAST = 100
+"""Iterations over which the final training loss is averaged."""
 End = dict[str, float]
 """`training_loss`, `test_error` in percent, and `seconds` of one training."""
 
@@ -44,12 +55,12 @@ def main(arguments: list[str] | None = None) -> None:
     kept = _kept(options)
     todo = [(way, seed) for seed in range(options.seeds) for way in options.ways if str(seed) not in kept[way]]
     with tempfile.TemporaryDirectory() as name:
-        spec = (
-            make_spec(options.network, prepare_cifar(Path(name), options.images), options.iterations) if todo else None
-        )
+        spec = _spec(options, Path(name)) if todo else None
         for way, seed in todo:
             assert spec is not None
-            kept[way][str(seed)] = end_of(spec, seed, WAYS[way])
+            kept[way][str(seed)] = (
+                usual_end(spec, seed, options.threads) if way == USUAL else end_of(spec, seed, WAYS[way])
+            )
             write_json(options.out, {"settings": _settings(options), "ends": kept})
             print(f"{way}, seed {seed}: {kept[way][str(seed)]}", flush=True)
     ends = {way: list(kept[way].values()) for way in options.ways}
@@ -68,6 +79,17 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS, help="finished trainings, which are not run again")
     return parser.parse_args(arguments)
+
+
+def _spec(options: argparse.Namespace, folder: Path) -> RunSpec:
+    return with_drops(make_spec(options.network, prepare_cifar(folder, options.images), options.iterations))
+
+
+def with_drops(spec: RunSpec) -> RunSpec:
+    """The same, its rate divided by ten at 1/2 and 3/4, as the paper's is (section 4.2)."""
+    milestones = [spec.training.iterations // 2, spec.training.iterations * 3 // 4]
+    schedule = spec.training.schedule.model_copy(update={"milestones": milestones})
+    return replace(spec, training=spec.training.model_copy(update={"schedule": schedule}))
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -93,8 +115,44 @@ def end_of(spec: RunSpec, seed: int, changes: dict[str, Any]) -> End:
         pass
     curve = session.trainer.curve
     assert curve[-1].test_error is not None
-    loss = statistics.mean(point.training_loss for point in curve[-LAST_POINTS:])
-    return {"training_loss": loss, "test_error": curve[-1].test_error, "seconds": round(time.monotonic() - started, 1)}
+    last = [point.training_loss for point in curve if point.iteration > training.iterations - LAST]
+    return _end(last, curve[-1].test_error, started)
+
+
+def usual_end(spec: RunSpec, seed: int, workers: int) -> End:
+    """How the usual script ends, by the same schedule."""
+    torch.manual_seed(seed)
+    started, training = time.monotonic(), spec.training
+    model, optimizer, steps = usual_script(Path(spec.store), spec.network, workers)
+    assert isinstance(training.schedule, Steps)
+    rate = MultiStepLR(optimizer, training.schedule.milestones, training.schedule.factor)
+    losses = []
+    for loss in itertools.islice(steps, training.iterations):
+        losses.append(loss)
+        rate.step()
+    return _end(losses[-LAST:], _usual_test_error(model, Path(spec.store)), started)
+
+
+@torch.inference_mode()
+def _usual_test_error(model: torch.nn.Module, store: Path) -> float:
+    split = Store.open(store).split("test")
+    view = transforms.Compose([transforms.ToTensor(), transforms.Normalize(USUAL_MEAN, USUAL_STD)])
+    model.eval()
+    wrong = 0
+    for images, labels in zip(batched(split.array(), BATCH), batched(split.labels, BATCH), strict=True):
+        scores = model(torch.stack([view(Image.fromarray(image)) for image in images]))
+        wrong += int((scores.argmax(1).numpy() != labels).sum())
+    return 100 * wrong / len(split.labels)
+
+
+def batched(values: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Runs of so many, the last one shorter."""
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def _end(last: Sequence[float], test_error: float, started: float) -> End:
+    seconds = round(time.monotonic() - started, 1)
+    return {"training_loss": statistics.mean(last), "test_error": test_error, "seconds": seconds}
 
 
 def described(ends: Sequence[End]) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.cifar_training import prepare_cifar, usual_steps
+from benchmarks import precision
+from benchmarks.cifar_training import prepare_cifar, usual_script, usual_steps
 from benchmarks.evaluation import our_evaluation, usual_evaluation
 from benchmarks.imagenet_training import reference_steps
 from benchmarks.images import DATA_VARIABLE, data_of, generated
 from benchmarks.ours import gigaflops, preset, recipe, training_steps
 from benchmarks.overhead import bare_rate, cluster_settings, make_spec
-from benchmarks.precision import WAYS, described, end_of
+from benchmarks.precision import WAYS, described, end_of, usual_end
 from pipeline.data.prepare import prepare
 from pipeline.data.store import Store
 
@@ -61,6 +63,22 @@ def test_both_cifar_loops_train(cifar: Path) -> None:
     peer = usual_steps(cifar, "resnet8", 0)
     losses = [next(peer) for _ in range(8)]
     assert losses[-1] < losses[0]
+
+
+def test_the_usual_script_ends_by_our_schedule(cifar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizers: list[torch.optim.Optimizer] = []
+
+    def seen(*arguments: Any) -> Any:
+        made = usual_script(*arguments)
+        optimizers.append(made[1])
+        return made
+
+    monkeypatch.setattr(precision, "usual_script", seen)
+    spec = precision.with_drops(make_spec("resnet8", cifar, 8))
+    once, again, other = (usual_end(spec, seed, 0) for seed in (0, 0, 1))
+    assert once["training_loss"] == again["training_loss"] != other["training_loss"]
+    assert 0 <= once["test_error"] <= 100
+    assert [each.param_groups[0]["lr"] for each in optimizers] == [pytest.approx(0.001)] * 3
 
 
 def test_both_imagenet_loops_train(jpegs: Path, tmp_path: Path) -> None:
