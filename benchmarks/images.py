@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
+import torch
 from PIL import Image
 
+from benchmarks.record import add_output_option
 from pipeline.schema import Data
 
 DATA_VARIABLE = "RESNET_TEST_DATA"
@@ -38,6 +40,18 @@ def add_image_options(parser: argparse.ArgumentParser, images: int) -> None:
         help="take the files as they are; otherwise mosaics of 500x375 pixels are made of them, as large as ImageNet's"
         " usual image, for sources with smaller ones",
     )
+
+
+def one_core_options(description: str | None, arguments: list[str] | None, rounds: int) -> argparse.Namespace:
+    """The options of a benchmark that reads images on one core, to which this process is bound from here on."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_image_options(parser, images=512)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    add_output_option(parser)
+    options = parser.parse_args(arguments)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    return options
 
 
 def write_images(arguments: argparse.Namespace, folder: Path) -> list[bytes]:

@@ -9,9 +9,7 @@ Rounds are interleaved. The last line is `ratio: <ours/peer>`.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import os
 import random
 import tempfile
 from collections.abc import Iterator
@@ -25,10 +23,10 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks.images import add_image_options, data_of, write_images
+from benchmarks.images import data_of, one_core_options, write_images
 from benchmarks.limits import decode_rate
 from benchmarks.pairs import interleaved, stepping, warm
-from benchmarks.record import Limit, add_output_option, finish
+from benchmarks.record import Limit, finish
 from pipeline.data.loader import TrainingLoader
 from pipeline.data.prepare import prepare
 from pipeline.data.statistics import InputStatistics
@@ -40,13 +38,7 @@ SCALE, CROP, BATCH = (256, 480), 224, 32
 
 def main(arguments: list[str] | None = None) -> None:
     """Print both rates, the decode-only rate and the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_image_options(parser, images=512)
-    parser.add_argument("--rounds", type=int, default=5)
-    add_output_option(parser)
-    options = parser.parse_args(arguments)
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    torch.set_num_threads(1)
+    options = one_core_options(__doc__, arguments, rounds=5)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = write_images(options, folder / "images")

@@ -8,9 +8,7 @@ interleaved. The last line is `ratio: <ours/peer>`.
 
 from __future__ import annotations
 
-import argparse
 import io
-import os
 import statistics
 import tarfile
 import tempfile
@@ -19,13 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
-from benchmarks.images import add_image_options, data_of, write_images
+from benchmarks.images import data_of, one_core_options, write_images
 from benchmarks.limits import decode_rate
 from benchmarks.pairs import interleaved
-from benchmarks.record import Limit, add_output_option, finish
+from benchmarks.record import Limit, finish
 from pipeline.data.prepare import prepare
 from pipeline.data.tasks import sum_images, write_shard
 
@@ -37,13 +34,7 @@ SHARD_IMAGES = 256
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the rates, and what they come to for ImageNet on one node and on eight."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_image_options(parser, images=512)
-    parser.add_argument("--rounds", type=int, default=3)
-    add_output_option(parser)
-    options = parser.parse_args(arguments)
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    torch.set_num_threads(1)
+    options = one_core_options(__doc__, arguments, rounds=3)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = write_images(options, folder / "images")
