@@ -59,9 +59,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def prepare_cifar(folder: Path, images: int) -> Path:
+def prepare_cifar(folder: Path, images: int, test_images: int = 100) -> Path:
     """A store of CIFAR-10's (or generated) images, by the preset's parameters; its folder."""
-    write_cifar(folder / "parquet", images)
+    write_cifar(folder / "parquet", images, test_images)
     mean = preset("cifar10")["data"]["mean"]
     prepare(data_of("hf_parquet", folder / "parquet", keep="decoded", mean=mean), folder / "store")
     return folder / "store"

@@ -126,12 +126,12 @@ def _mosaic(pictures: Sequence[Image.Image], first: int, size: tuple[int, int]) 
 
 
 def write_cifar(folder: Path, images: int, test_images: int = 100) -> None:
-    """CIFAR-10's first training images, or generated ones of their size, as Parquet in the hub's layout."""
+    """CIFAR-10's first images, or generated ones of their size, as Parquet in the hub's layout."""
     folder.mkdir(parents=True, exist_ok=True)
-    source = _test_data("cifar10/train-00000-of-00001.parquet")
-    whole = _generated_cifar(images) if source is None else _first_rows(source, images)
-    pq.write_table(whole, folder / "train-00000-of-00001.parquet")
-    pq.write_table(whole.slice(0, test_images), folder / "test-00000-of-00001.parquet")
+    for split, count in (("train", images), ("test", test_images)):
+        name = f"{split}-00000-of-00001.parquet"
+        source = _test_data(f"cifar10/{name}")
+        pq.write_table(_generated_cifar(count) if source is None else _first_rows(source, count), folder / name)
 
 
 def _first_rows(file: Path, count: int) -> pa.Table:

@@ -75,6 +75,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=50_000, help="training images")
+    parser.add_argument("--test-images", type=int, default=10_000, help="test images")
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=tuple(WAYS), metavar="WAY")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS, help="finished trainings, which are not run again")
@@ -82,7 +83,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _spec(options: argparse.Namespace, folder: Path) -> RunSpec:
-    return with_drops(make_spec(options.network, prepare_cifar(folder, options.images), options.iterations))
+    store = prepare_cifar(folder, options.images, options.test_images)
+    return with_drops(make_spec(options.network, store, options.iterations))
 
 
 def with_drops(spec: RunSpec) -> RunSpec:
@@ -93,7 +95,7 @@ def with_drops(spec: RunSpec) -> RunSpec:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("network", "iterations", "images")}
+    return {name: getattr(options, name) for name in ("network", "iterations", "images", "test_images")}
 
 
 def _kept(options: argparse.Namespace) -> dict[str, dict[str, End]]:

@@ -27,7 +27,7 @@ def test_a_mean_outside_it_is_named() -> None:
 def test_finished_trainings_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     file, run = tmp_path / "precision.json", []
     kept = {"fp32": {"0": ends(1.0)[0]}, "bf16": {"0": ends(1.0)[0]}, "fp32, compiled": {}}
-    settings = {"network": "resnet8", "iterations": 10, "images": 256}
+    settings = {"network": "resnet8", "iterations": 10, "images": 256, "test_images": 64}
     file.write_text(json.dumps({"settings": settings, "ends": kept}), encoding="utf-8")
 
     def end_of(spec: object, seed: int, changes: dict[str, object]) -> dict[str, float]:
@@ -35,7 +35,21 @@ def test_finished_trainings_are_not_run_again(tmp_path: Path, monkeypatch: pytes
         return ends(2.0)[0]
 
     monkeypatch.setattr(precision, "end_of", end_of)
-    words = ["--network", "resnet8", "--iterations", "10", "--images", "256", "--ways", "fp32", "bf16", "--seeds", "2"]
+    words = [
+        "--network",
+        "resnet8",
+        "--iterations",
+        "10",
+        "--images",
+        "256",
+        "--test-images",
+        "64",
+        "--ways",
+        "fp32",
+        "bf16",
+        "--seeds",
+        "2",
+    ]
     main([*words, "--out", str(file)])
     assert run == [(1, "fp32"), (1, "bf16")]
     assert json.loads(file.read_text())["ends"]["bf16"] == {"0": ends(1.0)[0], "1": ends(2.0)[0]}
