@@ -56,6 +56,7 @@ def test_folder_without_images_is_refused(tmp_path: Path) -> None:
 
 def test_cifar_is_the_data_sets_own_first_images(test_data: Path, tmp_path: Path) -> None:
     write_cifar(tmp_path, 5, test_images=2)
-    (original,) = (pq.ParquetFile(test_data / "cifar10" / "train-00000-of-00001.parquet").iter_batches(5).__next__(),)
-    assert pq.read_table(tmp_path / "train-00000-of-00001.parquet").to_pylist() == original.to_pylist()
-    assert pq.read_table(tmp_path / "test-00000-of-00001.parquet").num_rows == 2
+    for split, count in (("train", 5), ("test", 2)):
+        name = f"{split}-00000-of-00001.parquet"
+        original = next(pq.ParquetFile(test_data / "cifar10" / name).iter_batches(count))
+        assert pq.read_table(tmp_path / name).to_pylist() == original.to_pylist()

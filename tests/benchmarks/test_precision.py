@@ -35,21 +35,8 @@ def test_finished_trainings_are_not_run_again(tmp_path: Path, monkeypatch: pytes
         return ends(2.0)[0]
 
     monkeypatch.setattr(precision, "end_of", end_of)
-    words = [
-        "--network",
-        "resnet8",
-        "--iterations",
-        "10",
-        "--images",
-        "256",
-        "--test-images",
-        "64",
-        "--ways",
-        "fp32",
-        "bf16",
-        "--seeds",
-        "2",
-    ]
+    sizes = ["--iterations", "10", "--images", "256", "--test-images", "64"]
+    words = ["--network", "resnet8", *sizes, "--ways", "fp32", "bf16", "--seeds", "2"]
     main([*words, "--out", str(file)])
     assert run == [(1, "fp32"), (1, "bf16")]
     assert json.loads(file.read_text())["ends"]["bf16"] == {"0": ends(1.0)[0], "1": ends(2.0)[0]}
