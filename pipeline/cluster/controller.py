@@ -1,19 +1,26 @@
 """Ray Train's controller run in the driver's own process, and without what serves Ray's data sets.
 
-Ray gives the controller a process of its own, which imports torch and all else anew before the workers are started:
-seconds of each training, and hundreds of MB. Ray has no public setting for this, so steps of its inside are replaced.
+Ray gives a process of its own, which imports torch and all else anew as the workers are started, to the controller, to
+a coordinator of requests for nodes, and to a place where workers meet (ours meet in torch's process group): seconds of
+each training, and hundreds of MB. Ray has no public setting for this, so steps of its inside are replaced.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import ray
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.execution.controller import TrainController
-from ray.train.v2._internal.execution.worker_group import WorkerGroup
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, worker_group
 from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+LONGEST_BETWEEN_POLLS = 2.0
+SHARE_BETWEEN_POLLS = 0.01
+"""Of the time that training has taken: a short one's end is noticed soon, a long one is seldom disturbed."""
 
 
 class DriverTrainer(TorchTrainer):
@@ -23,9 +30,43 @@ class DriverTrainer(TorchTrainer):
         return [one for one in super()._create_default_callbacks() if not isinstance(one, DatasetsCallback)]
 
     def _initialize_and_run_controller(self, **settings: Any) -> Any:
+        policy = settings["scaling_policy"]
+        if isinstance(policy, FixedScalingPolicy):
+            settings["scaling_policy"] = _Placed(policy.scaling_config)
         controller = _Controller(**settings)
         asyncio.run(controller.run())
         return controller.get_result()
+
+
+def _light_actor() -> Any:
+    """What stands for Ray's actor at which workers meet; its code travels, so that its process imports nothing."""
+
+    class Nowhere:
+        """Its calls of the controller's are answered; workers make none."""
+
+        def __init__(self, timeout_s: float | None, warn_interval_s: float) -> None:
+            pass
+
+        def set_required_ranks(self, ranks: object) -> bool:
+            return True
+
+        def reset(self) -> None:
+            pass
+
+    return ray.remote(num_cpus=0)(Nowhere)
+
+
+worker_group.SynchronizationActor = _light_actor()  # type: ignore[misc]
+
+
+class _Placed(FixedScalingPolicy):
+    """A number of workers that is asked for by their placement group alone, which Ray's autoscaler heeds too."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Nothing: Ray would start its coordinator of requests."""
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
 
 
 class _Workers(WorkerGroup):
@@ -50,3 +91,13 @@ class _Workers(WorkerGroup):
 
 class _Controller(TrainController):
     worker_group_cls = _Workers
+
+    @property
+    def _health_check_interval_s(self) -> float:
+        """Seconds between two looks at the workers."""
+        lasted = time.monotonic() - self._begun
+        return min(max(self._shortest, SHARE_BETWEEN_POLLS * lasted), LONGEST_BETWEEN_POLLS)
+
+    @_health_check_interval_s.setter
+    def _health_check_interval_s(self, shortest: float) -> None:
+        self._shortest, self._begun = shortest, time.monotonic()

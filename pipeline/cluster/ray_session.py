@@ -26,6 +26,11 @@ SETTINGS = {
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that a signal left behind must not start another Ray
     "RAY_worker_niceness": "0",  # Ray's 15 starves training beside anything else that computes
 }
+OF_OUR_OWN = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",  # of figures for a dashboard, which there is none
+}
+"""Settings of a Ray that is started here."""
 SECONDS_TO_ANSWER = 5.0
 TASK = {"CPU": 1.0}
 """What one of the tasks takes of a node, in Ray's names."""
@@ -48,11 +53,10 @@ def session(cluster: Cluster) -> Iterator[str]:
     so a cluster started here takes only calls with a token that lives as long as it does. NoClusterError where nothing
     answers at the address.
     """
-    for key, value in SETTINGS.items():
-        os.environ.setdefault(key, value)
     address = address_of(cluster)
+    for key, value in (SETTINGS if address else SETTINGS | OF_OUR_OWN).items():
+        os.environ.setdefault(key, value)
     if not address:
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         _require_token()
     else:
         _require_answer(address)

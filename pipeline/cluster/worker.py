@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from pipeline.cluster.checkpoints import CheckpointStore
 from pipeline.cluster.keeper import CheckpointsLostError, Keeper
@@ -91,10 +92,8 @@ class _Part:
 
     def restore(self) -> None:
         """Continue from the newest checkpoint that is sound for all workers; from nothing where there is none."""
-        from ray.train.collective import broadcast_from_rank_zero
-
         store = self._settings.store
-        found = broadcast_from_rank_zero(store.iterations(self._retry) if self._keeper else None)
+        found = self._from_first(store.iterations(self._retry) if self._keeper else [])
         for iteration in found:
             with contextlib.ExitStack() as stack:
                 folder = self._fetch(stack, iteration)
@@ -126,6 +125,13 @@ class _Part:
         trainer.finish()
         self._keep(finished=True)
         self._flush()
+
+    def _from_first(self, numbers: list[int]) -> list[int]:
+        """The first worker's numbers; all call it."""
+        box = [numbers]
+        if world()[1] > 1:
+            dist.broadcast_object_list(box, src=0, device=self._session.device)
+        return box[0]
 
     def _fetch(self, stack: contextlib.ExitStack, iteration: int) -> Path | None:
         """The checkpoint's folder, which lasts as long as `stack`; None where it is damaged."""

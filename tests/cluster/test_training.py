@@ -105,6 +105,19 @@ def test_a_finished_training_whose_last_checkpoint_is_gone_says_so(
 
 
 @pytest.mark.usefixtures("ray_here")
+def test_a_fixed_number_of_workers_needs_no_coordinator_of_requests(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    spec = make_spec(iterations=4, schedule={"kind": "steps", "milestones": [2], "factor": 0.1}, test_every=4)
+    with cluster.train(spec, settings(tmp_path / "checkpoints"), lambda rows: None):
+        pass
+    import ray
+
+    with pytest.raises(ValueError, match="AutoscalingCoordinator"):
+        ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+
+
+@pytest.mark.usefixtures("ray_here")
 def test_this_process_keeps_its_logging(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("pipeline.tracking").warning("shown")
     assert caplog.messages == ["shown"]
