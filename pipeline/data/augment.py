@@ -77,7 +77,8 @@ def color_noise(draws: Draws, statistics: InputStatistics) -> Tensor:
     """What is added to every pixel of each image, float32 (n, 3): AlexNet's noise along the principal colours."""
     if statistics.eigenvalues is None or statistics.eigenvectors is None:
         raise ValueError("augmentation.color_noise needs the principal colours of the training images; there are none")
-    shift = (draws.noise * np.sqrt(statistics.eigenvalues)) @ statistics.eigenvectors
+    weights = draws.noise * np.sqrt(statistics.eigenvalues)
+    shift = (weights[:, :, None] * statistics.eigenvectors).sum(axis=1)  # a matrix product's bits depend on the batch
     if statistics.std is not None:
         shift = shift / statistics.std
     return torch.from_numpy(shift.astype(np.float32))

@@ -94,7 +94,16 @@ def test_an_orphaned_stage_does_not_disturb_the_next_run(undisturbed) -> None:
     process.wait(30)
     orphan = stage_process(clone)
     assert orphan is not None, "the stage must have outlived dvc for this test to mean anything"
-    done = clone.run("dvc", "repro", f"train@digits-{RUN}")
-    assert "another process is at work on this; waiting for it to end" in done.stdout
+    workers = [child for child in orphan.children(recursive=True) if "RayTrainWorker" in " ".join(child.cmdline())]
+    assert workers
+    for worker in workers:
+        worker.suspend()  # so that it is at work until the next run has seen it
+    log = clone.folder / "started.log"
+    log.unlink()
+    again = clone.start("dvc", "repro", f"train@digits-{RUN}")
+    wait_for(lambda: "another process is at work on this; waiting for it to end" in log.read_text())
+    for worker in workers:
+        worker.resume()
+    assert again.wait(240) == 0, log.read_text()
     wait_for(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
     assert_sound(clone, expected)
