@@ -89,6 +89,8 @@ class LocalCluster:
         self._make_buckets()
         waits = [self._begin("mlflow", *self._mlflow(), self._mlflow_answers)]
         if processes.find(self._processes.get("ray-head")) is None:
+            # Nodes of a head that died end within a minute, and join no other.
+            processes.stop(*(record for name, record in self._processes.items() if name.startswith("ray-node")))
             self._state["ray_folder"] = tempfile.mkdtemp(prefix="ray-")  # a socket's path has to be short
         waits.append(self._begin("ray-head", self._head(), self._node_environment(), self._dashboard_answers))
         for wait in waits:

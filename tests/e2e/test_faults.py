@@ -155,13 +155,13 @@ def test_mlflow_is_away_as_training_begins_and_ends(
     assert_sound()
 
 
-def test_the_head_is_lost_and_the_driver_told_to_end(
+def test_the_head_is_lost_and_the_driver_with_it(
     project: Project, parts: Parts, assert_sound: Callable[[], None]
 ) -> None:
+    """As where both were on one machine; alone, the driver is ended by Ray within a minute."""
     training = at_work(project)
     parts.kill("ray-head")
-    assert training.signalled(signal.SIGTERM) == 128 + signal.SIGTERM
-    assert "told to end (SIGTERM) before its end; run again to go on" in training.output()
+    training.signalled(signal.SIGKILL)
     parts.up()
     again = project.begin()
     again.finish()
