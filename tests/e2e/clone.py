@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ TRAINING = {
 def _heed_interrupts() -> None:
     """A shell's background jobs, and so the tests in one, are deaf to SIGINT, and hand that on."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Look again and again until it is so; AssertionError where it is not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
 
 
 class Clone:

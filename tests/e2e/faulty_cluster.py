@@ -9,8 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -19,20 +18,13 @@ from mlflow import MlflowClient
 from s3fs import S3FileSystem
 
 from infra.local_parts import LocalCluster
-from tests.e2e.clone import Clone
+from tests.e2e.clone import Clone, wait_for
 
 RUN = "resnet8-s0"
 ITERATIONS = 120
 CHECKPOINT_EVERY = 20
 STEPS = list(range(10, ITERATIONS + 1, 10))
 NODES = 2
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
 
 
 class Parts:

@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from infra.local_parts import LocalCluster
-from tests.e2e.clone import RUNS, Clone
+from tests.e2e.clone import RUNS, Clone, wait_for
 from tests.e2e.conftest import Reproduced
 from tests.s3_server import weed
 
@@ -221,7 +221,12 @@ def test_a_job_submitted_again_goes_on_in_the_same_mlflow_run(cluster: LocalClus
         each.change(lambda tree: tree["training"].update(iterations=400, label_smoothing=0.05))
     before = mlflow_runs(cluster)
     first = clone.start("infra.submit", "train@digits-resnet8-s0")
-    wait_for(lambda: checkpoints(cluster, "digits-resnet8-s0-"), first)
+
+    def has_a_checkpoint() -> list[str]:
+        assert first.poll() is None, "it has ended"
+        return checkpoints(cluster, "digits-resnet8-s0-")
+
+    wait_for(has_a_checkpoint, 240.0)
     kill_the_job(cluster)
     assert first.wait(120) not in (0, None)
     assert checkpoints(cluster, "digits-resnet8-s0-"), "it was killed before its end"
@@ -265,14 +270,6 @@ def kill_the_job(cluster: LocalCluster) -> None:
     for process in [job, *job.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-
-
-def wait_for(condition: Callable[[], object], alive: subprocess.Popen[bytes], seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert alive.poll() is None, "it has ended"
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.1)
 
 
 def test_interrupted_following_detaches_or_stops_as_one_wants(cluster: LocalCluster, tmp_path: Path) -> None:

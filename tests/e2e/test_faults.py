@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from tests.e2e.faulty_cluster import CHECKPOINT_EVERY, STEPS, Parts, Project, Training, wait_for
+from tests.e2e.clone import wait_for
+from tests.e2e.faulty_cluster import CHECKPOINT_EVERY, STEPS, Parts, Project, Training
 from tests.s3_server import weed
 
 pytestmark = [

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -14,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.e2e.clone import Clone
+from tests.e2e.clone import Clone, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 RUN = "resnet8-s0"
+LONG_WAIT = 240.0
 LONG = {"iterations": 300, "schedule": {"kind": "steps", "milestones": [200], "factor": 0.1}}
 
 
@@ -40,13 +40,6 @@ def forget(clone: Clone) -> None:
     for path in ("models", "data", ".dvc/cache"):
         shutil.rmtree(clone.folder / path, ignore_errors=True)
     (clone.folder / "dvc.lock").unlink(missing_ok=True)
-
-
-def wait_for(condition, seconds: float = 240.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.1)
 
 
 def checkpoints(clone: Clone) -> list[Path]:
@@ -82,10 +75,10 @@ def test_the_whole_group_is_killed_and_training_goes_on(undisturbed, number: sig
     clone, expected = undisturbed
     forget(clone)
     process = clone.start("infra.reproduce", f"train@digits-{RUN}")
-    wait_for(lambda: checkpoints(clone))
+    wait_for(lambda: checkpoints(clone), LONG_WAIT)
     os.killpg(process.pid, number)
     assert process.wait(60) != 0
-    wait_for(lambda: stage_process(clone) is None)
+    wait_for(lambda: stage_process(clone) is None, LONG_WAIT)
     assert not (clone.folder / "models" / "digits" / RUN).exists()
     clone.run("infra.reproduce", f"train@digits-{RUN}")
     assert_sound(clone, expected)
@@ -96,7 +89,7 @@ def test_an_orphaned_stage_does_not_disturb_the_next_run(undisturbed) -> None:
     clone, expected = undisturbed
     forget(clone)
     process = clone.start("dvc", "repro", f"train@digits-{RUN}")
-    wait_for(lambda: checkpoints(clone))
+    wait_for(lambda: checkpoints(clone), LONG_WAIT)
     process.kill()
     process.wait(30)
     orphan = stage_process(clone)
@@ -108,9 +101,9 @@ def test_an_orphaned_stage_does_not_disturb_the_next_run(undisturbed) -> None:
     log = clone.folder / "started.log"
     log.unlink()
     again = clone.start("dvc", "repro", f"train@digits-{RUN}")
-    wait_for(lambda: "another process is at work on this; waiting for it to end" in log.read_text())
+    wait_for(lambda: "another process is at work on this; waiting for it to end" in log.read_text(), LONG_WAIT)
     for worker in workers:
         worker.resume()
     assert again.wait(240) == 0, log.read_text()
-    wait_for(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, LONG_WAIT)
     assert_sound(clone, expected)
