@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -35,6 +37,7 @@ def main(name: str, body: Callable[[Stage], None], *, of_run: bool) -> None:
     Exits with 2 and one message when the parameters or inputs are at fault, with 130 or 143 when interrupted.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    _collect_what_comes_now()
     arguments = _arguments(name, of_run)
     run = arguments.run if of_run else ""
     try:
@@ -47,6 +50,13 @@ def main(name: str, body: Callable[[Stage], None], *, of_run: bool) -> None:
     except KeyboardInterrupt:
         print(f"{name}: interrupted; run again to go on", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _collect_what_comes_now() -> None:
+    """Leave what was imported alone from now on; and all that there is at the end, when the system frees it at once."""
+    gc.freeze()
+    gc.enable()
+    atexit.register(gc.freeze)
 
 
 def _arguments(name: str, of_run: bool) -> argparse.Namespace:

@@ -26,6 +26,8 @@ ALLOWED_AT_IMPORT = {
     "pipeline.tracking": "os.environ.setdefault('MLFLOW_DISABLE_TELEMETRY', 'true')",
     # MLflow runs this file to get the model: that is how a model made of code is loaded.
     "pipeline.tracking.served_model": "mlflow.models.set_model(ServedModel())",
+    # Where a stage is being run, until `stage.main` is called.
+    "stages": "gc.disable()",
 }
 ACTS = ast.For | ast.While | ast.With | ast.Assert | ast.Delete | ast.Raise | ast.Expr
 READERS = ("pipeline.config", "pipeline.stage", "stages")

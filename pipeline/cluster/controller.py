@@ -15,7 +15,7 @@ import ray
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
-from ray.train.v2._internal.execution.worker_group import WorkerGroup, worker_group
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 LONGEST_BETWEEN_POLLS = 2.0
@@ -38,25 +38,32 @@ class DriverTrainer(TorchTrainer):
         return controller.get_result()
 
 
-def _light_actor() -> Any:
-    """What stands for Ray's actor at which workers meet; its code travels, so that its process imports nothing."""
+class _Answered:
+    """A method of an actor that has nothing to do."""
 
-    class Nowhere:
-        """Its calls of the controller's are answered; workers make none."""
-
-        def __init__(self, timeout_s: float | None, warn_interval_s: float) -> None:
-            pass
-
-        def set_required_ranks(self, ranks: object) -> bool:
-            return True
-
-        def reset(self) -> None:
-            pass
-
-    return ray.remote(num_cpus=0)(Nowhere)
+    def remote(self, *values: Any) -> Any:
+        """True, as of such a call."""
+        return ray.put(True)
 
 
-worker_group.SynchronizationActor = _light_actor()  # type: ignore[misc]
+class _Nowhere:
+    """What stands for Ray's actor at which workers meet, without a process; the controller alone calls it."""
+
+    set_required_ranks = reset = _Answered()
+
+    @classmethod
+    def options(cls, **settings: Any) -> type[_Nowhere]:
+        """As an actor's class has it."""
+        return cls
+
+    @classmethod
+    def remote(cls, **settings: Any) -> _Nowhere:
+        """As an actor's class has it."""
+        return cls()
+
+
+worker_group.SynchronizationActor = _Nowhere  # type: ignore[assignment,misc]
+state._shutdown_sync_actor = lambda sync_actor: None
 
 
 class _Placed(FixedScalingPolicy):
@@ -70,14 +77,17 @@ class _Placed(FixedScalingPolicy):
 
 
 class _Workers(WorkerGroup):
-    """Workers whose context has no handle to a controller's actor, which serves to list reported checkpoints alone."""
+    """Workers whose context has no handle to a controller's actor, which serves to list reported checkpoints alone.
+
+    Nor one to the actor at which they would meet.
+    """
 
     def _init_train_context_on_workers(self, workers: Any, sync_actor: Any, train_context_args: Any) -> None:
         begun = [
             worker.actor.init_train_context.remote(
                 train_run_context=self._train_run_context,
                 distributed_context=worker.distributed_context,
-                synchronization_actor=sync_actor,
+                synchronization_actor=None,
                 storage_context=self._storage_context,
                 worker_callbacks=self._worker_callbacks_to_propagate,
                 controller_actor=None,

@@ -28,9 +28,14 @@ SETTINGS = {
 }
 OF_OUR_OWN = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "REPORTER_UPDATE_INTERVAL_MS": "60000",  # of figures for a dashboard, which there is none
+    "MALLOC_ARENA_MAX": "1",  # for the workers: `pipeline.memory` comes too late for the thread that trains
+    "RAY_memory_monitor_refresh_ms": "1000",
+    # Figures for a dashboard, of which there is none.
+    "RAY_enable_metrics_collection": "0",
+    "RAY_metrics_report_interval_ms": "60000",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
 }
-"""Settings of a Ray that is started here."""
+"""Settings of a Ray that is started here, whose processes take what they need from those that train."""
 SECONDS_TO_ANSWER = 5.0
 TASK = {"CPU": 1.0}
 """What one of the tasks takes of a node, in Ray's names."""

@@ -30,8 +30,12 @@ HOW = {130: "interrupted", 143: "told to end (SIGTERM)"}
 
 
 @contextlib.contextmanager
-def train(spec: RunSpec, cluster: Cluster, on_checkpoint: Callable[[Rows], None]) -> Iterator[Path]:
+def train(
+    spec: RunSpec, cluster: Cluster, on_checkpoint: Callable[[Rows], None], on_start: Callable[[], None] = lambda: None
+) -> Iterator[Path]:
     """Train `spec` from its latest checkpoint, if any; the finished model's folder, which lasts as long as the block.
+
+    `on_start` is called when the workers are being started, which takes seconds.
 
     `on_checkpoint` is given the whole curve so far, once a checkpoint that holds it is kept: no point is handed on and
     then trained again. ValueError for what no new attempt cures, such as workers that cannot share the batch or do not
@@ -44,7 +48,8 @@ def train(spec: RunSpec, cluster: Cluster, on_checkpoint: Callable[[Rows], None]
     letters = Letters(f"{checkpoint_name(spec)}-{secrets.token_hex(4)}")
     with tempfile.TemporaryDirectory(prefix="ray-train-") as folder, letters, curves_received(letters, on_checkpoint):
         waiting = Waiting(spec.run, counts[0], resources(cluster), folder)
-        _fit(spec.run, _trainer(spec, cluster, counts, letters, folder), letters, waiting.look)
+        trainer = _trainer(spec, cluster, counts, letters, folder)
+        _fit(spec.run, trainer, letters, waiting.look, on_start)
     store, retry = store_of(spec, cluster), Retry(seconds=cluster.checkpoint_patience_seconds)
     with store.fetched(_last(spec, store, retry), retry) as kept:
         yield kept / MODEL
@@ -103,7 +108,7 @@ def _worker_settings(spec: RunSpec, cluster: Cluster, letters: Letters) -> Worke
     )
 
 
-def _fit(run: str, trainer: Any, letters: Letters, meanwhile: Callable[[], None]) -> None:
+def _fit(run: str, trainer: Any, letters: Letters, meanwhile: Callable[[], None], on_start: Callable[[], None]) -> None:
     """`trainer.fit()`, run beside the main thread, whose signals so stay our own; `meanwhile` is called often."""
     outcome: dict[str, BaseException] = {}
     over = threading.Event()
@@ -117,6 +122,7 @@ def _fit(run: str, trainer: Any, letters: Letters, meanwhile: Callable[[], None]
             over.set()
 
     threading.Thread(target=fit, name="ray-train", daemon=True).start()
+    on_start()
     if code := _wait(over, letters, meanwhile):
         raise SystemExit(_end(run, code, letters))
     if (incurable := _found(letters, ERROR)) is not None:
