@@ -7,6 +7,8 @@ import sys
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 """Parameters of glibc's mallopt(3)."""
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+"""For a process of which another thread than the first is to reuse memory: it may have an arena of its own already."""
 
 
 def reuse_freed_memory() -> bool:

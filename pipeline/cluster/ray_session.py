@@ -28,7 +28,6 @@ SETTINGS = {
 }
 OF_OUR_OWN = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "MALLOC_ARENA_MAX": "1",  # for the workers: `pipeline.memory` comes too late for the thread that trains
     "RAY_memory_monitor_refresh_ms": "1000",
     # Figures for a dashboard, of which there is none.
     "RAY_enable_metrics_collection": "0",

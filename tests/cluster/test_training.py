@@ -75,6 +75,12 @@ def assert_same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
+def workers_here() -> list[psutil.Process]:
+    """The processes of the workers that train for this one."""
+    found = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in str(p.info["cmdline"])]
+    return [p for p in found if psutil.Process().pid in {parent.pid for parent in p.parents()}]
+
+
 @pytest.mark.usefixtures("ray_here")
 def test_one_worker_ends_in_the_plain_loops_bits(make_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
     spec, curves = make_spec(), []
@@ -105,12 +111,20 @@ def test_a_finished_training_whose_last_checkpoint_is_gone_says_so(
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_a_fixed_number_of_workers_needs_no_coordinator_of_requests(
+def test_a_fixed_number_of_workers_needs_no_coordinator_of_requests_and_each_has_one_arena(
     make_spec: Callable[..., RunSpec], tmp_path: Path
 ) -> None:
-    spec = make_spec(iterations=4, schedule={"kind": "steps", "milestones": [2], "factor": 0.1}, test_every=4)
-    with cluster.train(spec, settings(tmp_path / "checkpoints"), lambda rows: None):
-        pass
+    spec = make_spec(iterations=100, schedule={"kind": "steps", "milestones": [50], "factor": 0.1}, test_every=100)
+    arenas: list[str | None] = []
+
+    def look(rows: object) -> None:
+        arenas.extend(process.environ().get("MALLOC_ARENA_MAX") for process in workers_here())
+
+    started = threading.Event()
+    with cluster.train(spec, settings(tmp_path / "checkpoints"), look, started.set):
+        assert started.is_set()
+    assert arenas, "no curve came while the worker was there"
+    assert set(arenas) == {"1"}
     import ray
 
     with pytest.raises(ValueError, match="AutoscalingCoordinator"):
@@ -146,8 +160,7 @@ def test_a_worker_that_is_told_to_end_keeps_a_checkpoint_and_is_replaced(
     def tell_once() -> None:
         while not curves:
             time.sleep(0.05)
-        workers = [p for p in psutil.process_iter(["name", "cmdline"]) if "RayTrainWorker" in str(p.info["cmdline"])]
-        mine = [p for p in workers if psutil.Process().pid in {parent.pid for parent in p.parents()}]
+        mine = workers_here()
         told.extend(p.pid for p in mine)
         for process in mine:
             os.kill(process.pid, signal.SIGTERM)
