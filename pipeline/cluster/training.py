@@ -32,11 +32,12 @@ HOW = {130: "interrupted", 143: "told to end (SIGTERM)"}
 
 @contextlib.contextmanager
 def train(
-    spec: RunSpec, cluster: Cluster, on_checkpoint: Callable[[Rows], None], on_start: Callable[[], None] = lambda: None
+    spec: RunSpec, cluster: Cluster, on_checkpoint: Callable[[Rows], None], meanwhile: Callable[[], None] = lambda: None
 ) -> Iterator[Path]:
     """Train `spec` from its latest checkpoint, if any; the finished model's folder, which lasts as long as the block.
 
-    `on_start` is called when the workers are being started, which takes seconds.
+    `meanwhile` is called when the workers are being started, which takes seconds, and often from then on; an error of
+    it ends the training.
 
     `on_checkpoint` is given the whole curve so far, once a checkpoint that holds it is kept: no point is handed on and
     then trained again. ValueError for what no new attempt cures, such as workers that cannot share the batch or do not
@@ -49,8 +50,12 @@ def train(
     letters = Letters(f"{checkpoint_name(spec)}-{secrets.token_hex(4)}")
     with tempfile.TemporaryDirectory(prefix="ray-train-") as folder, letters, curves_received(letters, on_checkpoint):
         waiting = Waiting(spec.run, counts[0], resources(cluster), folder)
-        trainer = _trainer(spec, cluster, counts, letters, folder)
-        _fit(spec.run, trainer, letters, waiting.look, on_start)
+
+        def look() -> None:
+            meanwhile()
+            waiting.look()
+
+        _fit(spec.run, _trainer(spec, cluster, counts, letters, folder), letters, look)
     store, retry = store_of(spec, cluster), Retry(seconds=cluster.checkpoint_patience_seconds)
     with store.fetched(_last(spec, store, retry), retry) as kept:
         yield kept / MODEL
@@ -110,7 +115,7 @@ def _worker_settings(spec: RunSpec, cluster: Cluster, letters: Letters) -> Worke
     )
 
 
-def _fit(run: str, trainer: Any, letters: Letters, meanwhile: Callable[[], None], on_start: Callable[[], None]) -> None:
+def _fit(run: str, trainer: Any, letters: Letters, meanwhile: Callable[[], None]) -> None:
     """`trainer.fit()`, run beside the main thread, whose signals so stay our own; `meanwhile` is called often."""
     outcome: dict[str, BaseException] = {}
     over = threading.Event()
@@ -124,7 +129,6 @@ def _fit(run: str, trainer: Any, letters: Letters, meanwhile: Callable[[], None]
             over.set()
 
     threading.Thread(target=fit, name="ray-train", daemon=True).start()
-    on_start()
     if code := _wait(over, letters, meanwhile):
         raise SystemExit(_end(run, code, letters))
     if (incurable := _found(letters, ERROR)) is not None:
@@ -137,22 +141,32 @@ def _wait(over: threading.Event, letters: Letters, meanwhile: Callable[[], None]
     """Wait until it is over; the exit code of a signal that came meanwhile, upon which the workers are told, or 0.
 
     A second signal ends the wait, unless it is of the same moment, as where a whole group of processes is told; so do
-    workers that are not there to hear.
+    workers that are not there to hear. An error of `meanwhile` is raised once the workers have ended likewise.
     """
-    code, told_at = 0, 0.0
+    code, told_at, failure = 0, 0.0, None
     while not over.is_set():
         try:
+            if failure is None:
+                meanwhile()
             over.wait(0.5)  # no thread.join, which a signal makes believe, in Python 3.11, that the thread has ended
-            meanwhile()
         except (KeyboardInterrupt, SystemExit) as signalled:
             if code and time.monotonic() - told_at > SECONDS_OF_A_MOMENT:
                 raise
-            code, told_at = _exit_code(signalled), time.monotonic()
-            with contextlib.suppress(Exception):  # the head may have been told to end as well
-                letters.leave(STOP, True)
-        if code and time.monotonic() - told_at > SECONDS_TO_BE_HEARD and not _found(letters, HEARD):
+            code, told_at = _exit_code(signalled), _tell_to_stop(letters)
+        except Exception as error:
+            failure, told_at = error, _tell_to_stop(letters)
+        if told_at and time.monotonic() - told_at > SECONDS_TO_BE_HEARD and not _found(letters, HEARD):
             break
+    if failure is not None:
+        raise failure
     return code
+
+
+def _tell_to_stop(letters: Letters) -> float:
+    """Have the workers keep a checkpoint and end; when they were told."""
+    with contextlib.suppress(Exception):  # the head may have been told to end as well
+        letters.leave(STOP, True)
+    return time.monotonic()
 
 
 def _found(letters: Letters, name: str) -> Any:

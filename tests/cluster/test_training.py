@@ -120,15 +120,31 @@ def test_a_fixed_number_of_workers_needs_no_coordinator_of_requests_and_each_has
     def look(rows: object) -> None:
         arenas.extend(process.environ().get("MALLOC_ARENA_MAX") for process in workers_here())
 
-    started = threading.Event()
-    with cluster.train(spec, settings(tmp_path / "checkpoints"), look, started.set):
-        assert started.is_set()
+    with cluster.train(spec, settings(tmp_path / "checkpoints"), look):
+        pass
     assert arenas, "no curve came while the worker was there"
     assert set(arenas) == {"1"}
     import ray
 
     with pytest.raises(ValueError, match="AutoscalingCoordinator"):
         ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_an_error_of_what_is_done_meanwhile_ends_the_training(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    spec = make_spec(iterations=100_000, schedule={"kind": "steps", "milestones": [50], "factor": 0.1}, test_every=100)
+    curves: list[list[dict[str, float]]] = []
+
+    def fail_later() -> None:
+        if curves:
+            raise OSError("no space left")
+
+    where = settings(tmp_path / "checkpoints")
+    with pytest.raises(OSError, match="no space left"), cluster.train(spec, where, curves.append, fail_later):
+        pass
+    assert curves[-1][-1]["iteration"] <= store_of(spec, where).iterations()[0] < 100_000
 
 
 @pytest.mark.usefixtures("ray_here")
