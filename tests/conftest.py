@@ -21,6 +21,11 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that two processes that share the files end together."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of real data sets (cifar10/, imagenette/), which RESNET_TEST_DATA names."""
