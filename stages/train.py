@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from pipeline.config import split_run
 from pipeline.data.store import Store
 from pipeline.provenance import digest_of, gather_provenance, now
 from pipeline.storage import atomic_directory, read_json, write_json
+from pipeline.tracking.beside import RunBeside
 from pipeline.tracking.names import provenance_tags
 from pipeline.tracking.surroundings import CHECKPOINTS, Surroundings, checkpoints_tag
 from pipeline.training.session import RunSpec
@@ -42,57 +41,43 @@ def run(at: stage.Stage) -> None:
 
 
 def _train(at: stage.Stage, spec: RunSpec, provenance: dict[str, Any]) -> dict[str, Any]:
-    tags = {"ray.job_id": cluster.job_id(), CHECKPOINTS: checkpoints_tag(at.params.cluster.storage)}
-    starting = threading.Event()
+    storage = at.params.cluster.storage
+    surroundings = Surroundings.here({"ray.job_id": cluster.job_id(), CHECKPOINTS: checkpoints_tag(storage)})
     with (
-        _tracked(at, spec, provenance, tags, starting) as begun,
-        cluster.train(
-            spec, at.params.cluster, lambda rows: begun.result()[0].log_curves(rows), starting.set
-        ) as trained,
+        _tracked(at, spec, provenance, surroundings) as tracked,
+        cluster.train(spec, at.params.cluster, tracked.log_curves, tracked.look) as trained,
     ):
-        tracked, surroundings = begun.result()
         return _write_model(at, trained, tracked.wait_for_run_id(10.0), provenance, surroundings)
-
-
-Begun = tuple["TrainingRun", Surroundings]
 
 
 @contextlib.contextmanager
 def _tracked(
-    at: stage.Stage, spec: RunSpec, provenance: dict[str, Any], tags: dict[str, Any], starting: threading.Event
-) -> Iterator[Future[Begun]]:
+    at: stage.Stage, spec: RunSpec, provenance: dict[str, Any], surroundings: Surroundings
+) -> Iterator[RunBeside]:
     """The training's MLflow run: continued where a checkpoint is, ended as the block ends.
 
-    It is begun on a thread while the workers are starting, or as the block ends.
+    A training that is refused before its workers start has none.
     """
     anew = not cluster.has_checkpoint(spec, at.params.cluster)
-
-    def begin() -> Begun:
-        starting.wait()
-        return _begin(at, spec, anew, provenance, tags)
-
-    with ThreadPoolExecutor(1, "mlflow") as side:
-        begun = side.submit(begin)
-        status = "FAILED"
-        try:
-            yield begun
-            status = "FINISHED"
-        except (KeyboardInterrupt, SystemExit):
-            status = "KILLED"
-            raise
-        finally:
-            starting.set()
-            if not begun.result()[0].finish(status, SECONDS_TO_TELL[status]):
-                print(
-                    f"{at.run}: MLflow has not all of it; evaluate, or register, sends what is missing", file=sys.stderr
-                )
+    tracked = RunBeside(lambda: _begin(at, spec, anew, provenance, surroundings))
+    status = "FAILED"
+    try:
+        yield tracked
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        if not tracked.finish(status, SECONDS_TO_TELL[status]):
+            print(f"{at.run}: MLflow has not all of it; evaluate, or register, sends what is missing", file=sys.stderr)
 
 
-def _begin(at: stage.Stage, spec: RunSpec, anew: bool, provenance: dict[str, Any], tags: dict[str, Any]) -> Begun:
-    from pipeline.tracking.runs import TrainingRun  # here, as to import MLflow takes two seconds
+def _begin(
+    at: stage.Stage, spec: RunSpec, anew: bool, provenance: dict[str, Any], surroundings: Surroundings
+) -> TrainingRun:
+    from pipeline.tracking.runs import TrainingRun  # here, as it imports MLflow
     from pipeline.tracking.store import initialise
 
-    surroundings = Surroundings.here(tags)
     with contextlib.suppress(ValueError):  # a database that can't be used: a warning of the run's, as of a server away
         initialise()
     tracked = TrainingRun.start_or_continue(
@@ -107,7 +92,7 @@ def _begin(at: stage.Stage, spec: RunSpec, anew: bool, provenance: dict[str, Any
         surroundings=surroundings,
     )
     tracked.log_load()
-    return tracked, surroundings
+    return tracked
 
 
 def make_spec(at: stage.Stage) -> RunSpec:

@@ -47,7 +47,7 @@ class _Answered:
 
 
 class _Nowhere:
-    """What stands for Ray's actor at which workers meet, without a process; the controller alone calls it."""
+    """What stands for Ray's actor at which workers meet, without a process; no worker of ours calls it."""
 
     set_required_ranks = reset = _Answered()
 

@@ -141,7 +141,8 @@ def _wait(over: threading.Event, letters: Letters, meanwhile: Callable[[], None]
     """Wait until it is over; the exit code of a signal that came meanwhile, upon which the workers are told, or 0.
 
     A second signal ends the wait, unless it is of the same moment, as where a whole group of processes is told; so do
-    workers that are not there to hear. An error of `meanwhile` is raised once the workers have ended likewise.
+    workers that are not there to hear. An error of `meanwhile` is raised once the workers have ended likewise; a signal
+    counts more.
     """
     code, told_at, failure = 0, 0.0, None
     while not over.is_set():
@@ -157,7 +158,7 @@ def _wait(over: threading.Event, letters: Letters, meanwhile: Callable[[], None]
             failure, told_at = error, _tell_to_stop(letters)
         if told_at and time.monotonic() - told_at > SECONDS_TO_BE_HEARD and not _found(letters, HEARD):
             break
-    if failure is not None:
+    if failure is not None and not code:
         raise failure
     return code
 

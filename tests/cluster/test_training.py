@@ -116,12 +116,16 @@ def test_a_fixed_number_of_workers_needs_no_coordinator_of_requests_and_each_has
 ) -> None:
     spec = make_spec(iterations=100, schedule={"kind": "steps", "milestones": [50], "factor": 0.1}, test_every=100)
     arenas: list[str | None] = []
+    meeting: list[str] = []
 
     def look(rows: object) -> None:
         arenas.extend(process.environ().get("MALLOC_ARENA_MAX") for process in workers_here())
+        names = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+        meeting.extend(name for name in names if "SynchronizationActor" in name)
 
     with cluster.train(spec, settings(tmp_path / "checkpoints"), look):
         pass
+    assert meeting == []
     assert arenas, "no curve came while the worker was there"
     assert set(arenas) == {"1"}
     import ray
@@ -144,7 +148,10 @@ def test_an_error_of_what_is_done_meanwhile_ends_the_training(
     where = settings(tmp_path / "checkpoints")
     with pytest.raises(OSError, match="no space left"), cluster.train(spec, where, curves.append, fail_later):
         pass
-    assert curves[-1][-1]["iteration"] <= store_of(spec, where).iterations()[0] < 100_000
+    deadline = time.monotonic() + 30
+    while workers_here() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert workers_here() == []
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from pipeline import stage
+from pipeline.tracking.surroundings import Surroundings
 from stages import ensemble, train
 
 
@@ -49,11 +49,9 @@ def test_a_training_goes_on_though_the_database_cannot_be_used(
     data = SimpleNamespace(url=None, source="digits")
     spec: Any = SimpleNamespace(identity=dict, parameters=dict, data_digest="d" * 64, data=data)
     at: Any = SimpleNamespace(experiment="digits", run="resnet20-s3", params=SimpleNamespace(cluster=None))
-    starting = threading.Event()
-    with train._tracked(at, spec, {}, {}, starting) as begun:
-        assert not begun.done(), "MLflow is imported while the workers start, not before"
-        starting.set()
-        begun.result()[0].log_curves([{"iteration": 1, "training_loss": 1.0}])
+    with train._tracked(at, spec, {}, Surroundings({})) as tracked:
+        tracked.look()
+        tracked.log_curves([{"iteration": 1, "training_loss": 1.0}])
         while not [record for record in caplog.records if record.name.startswith("pipeline")]:
             time.sleep(0.01)
     message = "resnet20-s3: MLflow has not all of it; evaluate, or register, sends what is missing\n"
