@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pipeline.tracking.runs import TrainingRun
 
 SECONDS_TO_BEGIN = 10.0
+"""For which a curve waits; it is handed on again if that was too short."""
 
 
 class RunBeside:

@@ -26,6 +26,7 @@ from pipeline.cluster_section import Cluster
 from pipeline.models.saved import WEIGHTS, load_network
 from pipeline.storage import Retry
 from pipeline.training.session import RunSpec, Session
+from tests.e2e.clone import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -148,10 +149,7 @@ def test_an_error_of_what_is_done_meanwhile_ends_the_training(
     where = settings(tmp_path / "checkpoints")
     with pytest.raises(OSError, match="no space left"), cluster.train(spec, where, curves.append, fail_later):
         pass
-    deadline = time.monotonic() + 30
-    while workers_here() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert workers_here() == []
+    wait_for(lambda: not workers_here(), 30)
 
 
 @pytest.mark.usefixtures("ray_here")

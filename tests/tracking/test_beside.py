@@ -11,6 +11,7 @@ import pytest
 from pipeline.tracking import beside
 from pipeline.tracking.beside import RunBeside
 from pipeline.tracking.runs import TrainingRun
+from tests.e2e.clone import wait_for
 
 
 class Told:
@@ -30,13 +31,6 @@ class Told:
         return True
 
 
-def until_begun(run: RunBeside) -> None:
-    for _ in range(500):
-        if run.wait_for_run_id(0.01):
-            return
-    raise AssertionError("it was not begun within five seconds")
-
-
 def test_it_is_begun_with_the_first_look_and_once() -> None:
     told, begun = Told(), []
 
@@ -48,7 +42,7 @@ def test_it_is_begun_with_the_first_look_and_once() -> None:
     time.sleep(0.05)
     assert begun == []
     run.look()
-    until_begun(run)
+    wait_for(lambda: run.wait_for_run_id(0.01), 5)
     run.look()
     run.log_curves([{"iteration": 1}])
     assert run.finish("FINISHED", 1.0)
@@ -88,7 +82,7 @@ def test_an_error_of_beginning_is_raised_by_a_look_and_does_not_hide_what_ends_t
     run = RunBeside(begin)
     run.look()
     with pytest.raises(ImportError, match="no module named mlflow"):
-        until_begun(run)
+        wait_for(lambda: run.wait_for_run_id(0.01), 5)
     with pytest.raises(ImportError, match="no module named mlflow"):
         run.look()
     assert not run.finish("KILLED", 1.0)
