@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from torchvision import transforms
 from benchmarks.cifar_training import BATCH, USUAL_MEAN, USUAL_STD, prepare_cifar, usual_script
 from benchmarks.overhead import make_spec
 from pipeline.data.store import Store
+from pipeline.provenance import code_version, hardware
 from pipeline.schema import Steps
 from pipeline.storage import read_json, write_json
 from pipeline.training.session import RunSpec, Session
@@ -44,8 +45,17 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 LAST = 100
 """Iterations over which the final training loss is averaged."""
-End = dict[str, float]
-"""`training_loss`, `test_error` in percent, and `seconds` of one training."""
+
+
+class End(TypedDict):
+    """How one training ended, and where: figures by different code or processors differ by more than rounding."""
+
+    training_loss: float
+    test_error: float
+    """In percent."""
+    seconds: NotRequired[float]
+    git_commit: NotRequired[str | None]
+    processor: NotRequired[str]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -153,23 +163,35 @@ def batched(values: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def _end(last: Sequence[float], test_error: float, started: float) -> End:
-    seconds = round(time.monotonic() - started, 1)
-    return {"training_loss": statistics.mean(last), "test_error": test_error, "seconds": seconds}
+    return {
+        "training_loss": statistics.mean(last),
+        "test_error": test_error,
+        "seconds": round(time.monotonic() - started, 1),
+        "git_commit": code_version()["git_commit"],
+        "processor": hardware()["processor"],
+    }
 
 
 def described(ends: Sequence[End]) -> str:
     """Both figures over the seeds: mean (least to largest)."""
-    losses, errors = ([end[name] for end in ends] for name in ("training_loss", "test_error"))
+    losses, errors = _figures(ends)
     return f"training loss {_spread(losses)}, test error {_spread(errors)}%"
+
+
+def _figures(ends: Sequence[End]) -> tuple[list[float], list[float]]:
+    """Training losses and test errors."""
+    return [end["training_loss"] for end in ends], [end["test_error"] for end in ends]
 
 
 def verdict(ends: dict[str, list[End]]) -> str:
     """Whether each way's mean lies within fp32's least and largest, by both figures."""
     outside = [
-        f"{way}'s {name.replace('_', ' ')}"
+        f"{way}'s {name}"
         for way, found in ends.items()
-        for name in ("training_loss", "test_error")
-        if way != "fp32" and not _within([end[name] for end in found], [end[name] for end in ends.get("fp32", [])])
+        for name, ours, exact in zip(
+            ("training loss", "test error"), _figures(found), _figures(ends.get("fp32", [])), strict=True
+        )
+        if way != "fp32" and not _within(ours, exact)
     ]
     return (
         f"outside fp32's spread over seeds: {', '.join(outside)}" if outside else "all within fp32's spread over seeds"
