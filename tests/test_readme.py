@@ -20,7 +20,7 @@ from dvc.utils.hydra import compose_and_dump
 from infra.job import parser as job_parser
 from pipeline.config import check_networks, load_params
 from pipeline.report import names
-from tools.results_page import PAGE, results_page
+from tools.results_page import PAGE, evidence_lines, results_page
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -231,3 +231,11 @@ def test_results_page_says_what_was_chosen_beside_the_preset(tmp_path: Path) -> 
         "resnet20-s0"
     }
     assert "Re-coded as JPEG." in page, "what is to note of the data stands beside its figures"
+
+
+def test_evidence_is_named_where_it_is_kept(tmp_path: Path) -> None:
+    assert evidence_lines("cifar10-jpeg", tmp_path) == []
+    (tmp_path / "results/cifar10-jpeg/evidence/plain20-s0").mkdir(parents=True)
+    (line,) = evidence_lines("cifar10-jpeg", tmp_path)
+    assert "(../results/cifar10-jpeg/evidence)" in line
+    assert "`python -m tools.evidence restore cifar10-jpeg`" in line

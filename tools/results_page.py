@@ -15,6 +15,7 @@ from dvc.utils.hydra import compose_and_dump
 from pipeline.config import Params, load_params, split_run
 from pipeline.report import names
 from pipeline.tracking.names import flatten
+from tools.evidence import evidence_dir
 
 ROOT = Path(__file__).parents[1]
 Metrics = Mapping[str, Any]
@@ -121,11 +122,22 @@ def _experiment(experiment: str, metrics: Metrics) -> str:
             *([metrics["note"]] if metrics.get("note") else []),
             f"[Report]({results}/report.md), [tables]({results}/tables), [pictures]({results}/figures):"
             f" `dvc repro report@{experiment}`.",
-            f"Ensembles, from saved probabilities: `{names.ensemble_command(experiment)}`.\n",
+            f"Ensembles, from saved probabilities: `{names.ensemble_command(experiment)}`.",
+            *evidence_lines(experiment),
+            "",
             _errors({**metrics["runs"], **metrics["ensembles"]}),
             _provenance(experiment, metrics["provenance"]),
         ]
     )
+
+
+def evidence_lines(experiment: str, root: Path = ROOT) -> list[str]:
+    """Where what the figures were made from is kept, for an experiment of which it is."""
+    folder = evidence_dir(experiment, "-").parent
+    if not (root / folder).is_dir():
+        return []
+    command = f"python -m tools.evidence restore {experiment}"
+    return [f"Made from [curves and probabilities](../{folder}) that `{command}` puts back where the stages read them."]
 
 
 def _beside_the_preset(experiment: str, provenance: Mapping[str, Metrics]) -> list[str]:

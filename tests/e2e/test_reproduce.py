@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,29 @@ def test_a_changed_run_or_plot_runs_its_own_stages_again_and_no_others(clone: Cl
         assert would_run(clone) == {"report@digits"}
     finally:
         plots.write_text(original)
+
+
+def test_ensembles_and_report_are_made_anew_from_evidence_alone(clone: Clone, tmp_path: Path) -> None:
+    """All networks and predictions are gone, as on another machine; what was kept of them gives the same figures."""
+    lock, outputs = (clone.folder / "dvc.lock").read_bytes(), ("models", "predictions")
+    metrics, ensembles = results(clone, "metrics.json"), results(clone, "ensembles/both.json")
+    clone.run("tools.evidence", "keep", "digits")
+    for name in outputs:
+        shutil.move(clone.folder / name, tmp_path / name)
+    try:
+        shutil.rmtree(clone.folder / "results/digits/ensembles")
+        (clone.folder / "results/digits/metrics.json").unlink()
+        assert "put back, but for the weights" in clone.run("tools.evidence", "restore", "digits").stdout
+        stages = [f"{name}@digits" for name in ("ensemble", "report")]
+        assert "train@" not in clone.run("dvc", "repro", "--single-item", *stages).stdout
+        assert results(clone, "ensembles/both.json") == ensembles
+        assert results(clone, "metrics.json") == metrics
+    finally:
+        for name in outputs:
+            shutil.rmtree(clone.folder / name, ignore_errors=True)
+            shutil.move(tmp_path / name, clone.folder / name)
+        (clone.folder / "dvc.lock").write_bytes(lock)
+        shutil.rmtree(clone.folder / "results/digits/evidence")
 
 
 def test_dvc_shows_metrics_and_plots(clone: Clone) -> None:
