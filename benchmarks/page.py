@@ -1,4 +1,4 @@
-"""The table of docs/performance.md, from results/benchmarks.json.
+"""The tables of docs/performance.md, from results/benchmarks.json and results/precision.json.
 
 python -m benchmarks.page
 """
@@ -8,18 +8,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks import seeds
 from benchmarks.record import markdown
 from pipeline.storage import read_json
 
 RESULTS = Path("results") / "benchmarks.json"
+PRECISION = Path("results") / "precision.json"
 PAGE = Path("docs") / "performance.md"
 BEGIN, END = "<!-- from results/benchmarks.json: begin -->\n", "<!-- end -->\n"
+PRECISION_BEGIN, PRECISION_END = "<!-- from results/precision.json: begin -->\n", "<!-- end of precision -->\n"
 
 
 def main() -> None:
     """Write the page anew."""
     refresh(PAGE, read_json(RESULTS))
-    print(f"{PAGE} has the figures of {RESULTS}")
+    replace_between(PAGE, PRECISION_BEGIN, PRECISION_END, precision_section(read_json(PRECISION)))
+    print(f"{PAGE} has the figures of {RESULTS} and {PRECISION}")
 
 
 def refresh(page: Path, results: dict[str, Any]) -> None:
@@ -56,6 +60,20 @@ def section(results: dict[str, Any]) -> str:
     if results["quick"]:
         lines += ["**Taken with `--quick`**: one or two short rounds each.", ""]
     return "\n".join(lines) + "\n" + markdown(results["benchmarks"])
+
+
+def precision_section(results: dict[str, Any]) -> str:
+    """What trainings by several number formats ended with, where, and the verdict."""
+    settings = results["settings"]
+    ends = {way: list(found.values()) for way, found in results["ends"].items()}
+    trainings = [end for found in ends.values() for end in found]
+    processors = sorted({end["processor"] for end in trainings})
+    commits = sorted({end["git_commit"][:10] for end in trainings})
+    return (
+        f"{settings['network']}, {settings['iterations']:,} iterations, {settings['images']:,} training and"
+        f" {settings['test_images']:,} test images. {', '.join(processors)}. Commits {', '.join(commits)}.\n\n"
+        f"{seeds.markdown(ends)}\nVerdict: {seeds.verdict(ends)}.\n"
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,35 +27,24 @@ from PIL import Image
 from torch.optim.lr_scheduler import MultiStepLR
 from torchvision import transforms
 
+from benchmarks import page
 from benchmarks.cifar_training import BATCH, USUAL_MEAN, USUAL_STD, prepare_cifar, usual_script
 from benchmarks.overhead import make_spec
+from benchmarks.seeds import CONTROL, End, described, verdict
 from pipeline.data.store import Store
 from pipeline.provenance import code_version, hardware
 from pipeline.schema import Steps
 from pipeline.storage import read_json, write_json
 from pipeline.training.session import RunSpec, Session
 
-RESULTS = Path("results") / "precision.json"
-USUAL = "usual script"
 WAYS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32", "compile": False},
     "bf16": {"precision": "bf16", "compile": False},
     "fp32, compiled": {"precision": "fp32", "compile": True},
-    USUAL: {},
+    CONTROL: {},
 }
 LAST = 100
 """Iterations over which the final training loss is averaged."""
-
-
-class End(TypedDict):
-    """How one training ended, and where: figures by different code or processors differ by more than rounding."""
-
-    training_loss: float
-    test_error: float
-    """In percent."""
-    seconds: NotRequired[float]
-    git_commit: NotRequired[str | None]
-    processor: NotRequired[str]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -69,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
         for way, seed in todo:
             assert spec is not None
             kept[way][str(seed)] = (
-                usual_end(spec, seed, options.threads) if way == USUAL else end_of(spec, seed, WAYS[way])
+                usual_end(spec, seed, options.threads) if way == CONTROL else end_of(spec, seed, WAYS[way])
             )
             write_json(options.out, {"settings": _settings(options), "ends": kept})
             print(f"{way}, seed {seed}: {kept[way][str(seed)]}", flush=True)
@@ -88,7 +77,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--test-images", type=int, default=10_000, help="test images")
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=tuple(WAYS), metavar="WAY")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="finished trainings, which are not run again")
+    parser.add_argument("--out", type=Path, default=page.PRECISION, help="finished trainings, which are not run again")
     return parser.parse_args(arguments)
 
 
@@ -170,40 +159,6 @@ def _end(last: Sequence[float], test_error: float, started: float) -> End:
         "git_commit": code_version()["git_commit"],
         "processor": hardware()["processor"],
     }
-
-
-def described(ends: Sequence[End]) -> str:
-    """Both figures over the seeds: mean (least to largest)."""
-    losses, errors = _figures(ends)
-    return f"training loss {_spread(losses)}, test error {_spread(errors)}%"
-
-
-def _figures(ends: Sequence[End]) -> tuple[list[float], list[float]]:
-    """Training losses and test errors."""
-    return [end["training_loss"] for end in ends], [end["test_error"] for end in ends]
-
-
-def verdict(ends: dict[str, list[End]]) -> str:
-    """Whether each way's mean lies within fp32's least and largest, by both figures."""
-    outside = [
-        f"{way}'s {name}"
-        for way, found in ends.items()
-        for name, ours, exact in zip(
-            ("training loss", "test error"), _figures(found), _figures(ends.get("fp32", [])), strict=True
-        )
-        if way != "fp32" and not _within(ours, exact)
-    ]
-    return (
-        f"outside fp32's spread over seeds: {', '.join(outside)}" if outside else "all within fp32's spread over seeds"
-    )
-
-
-def _within(values: Sequence[float], reference: Sequence[float]) -> bool:
-    return bool(reference) and min(reference) <= statistics.mean(values) <= max(reference)
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.4g} ({min(values):.4g} to {max(values):.4g})"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.page import BEGIN, END, PAGE, RESULTS, refresh, section
+from benchmarks.page import BEGIN, END, PAGE, PRECISION, RESULTS, precision_section, refresh, section
 from pipeline.storage import read_json
 
 ROOT = Path(__file__).parents[2]
@@ -57,3 +57,4 @@ def test_page_without_a_place_is_refused(tmp_path: Path) -> None:
 def test_committed_page_shows_the_committed_figures() -> None:
     text = (ROOT / PAGE).read_text(encoding="utf-8")
     assert section(read_json(ROOT / RESULTS)) in text
+    assert precision_section(read_json(ROOT / PRECISION)) in text

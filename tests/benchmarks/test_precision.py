@@ -1,4 +1,4 @@
-"""Trainings by several number formats: which lie within fp32's spread, and going on after an interruption."""
+"""Trainings by several number formats: going on after an interruption."""
 
 from __future__ import annotations
 
@@ -8,20 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import precision
-from benchmarks.precision import main, verdict
-
-
-def ends(*losses: float) -> list[dict[str, float]]:
-    return [{"training_loss": loss, "test_error": 10 * loss, "seconds": 1.0} for loss in losses]
-
-
-def test_a_mean_within_the_spread_over_seeds_passes() -> None:
-    assert verdict({"fp32": ends(1.0, 1.2), "bf16": ends(1.1, 1.25)}) == "all within fp32's spread over seeds"
-
-
-def test_a_mean_outside_it_is_named() -> None:
-    found = verdict({"fp32": ends(1.0, 1.2), "bf16": ends(1.3, 1.3), "fp32, compiled": ends(1.1)})
-    assert found == "outside fp32's spread over seeds: bf16's training loss, bf16's test error"
+from benchmarks.precision import main
+from tests.benchmarks.test_seeds import ends
 
 
 def test_finished_trainings_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
