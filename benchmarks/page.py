@@ -66,12 +66,15 @@ def precision_section(results: dict[str, Any]) -> str:
     """What trainings by several number formats ended with, where, and the verdict."""
     settings = results["settings"]
     ends = {way: list(found.values()) for way, found in results["ends"].items()}
-    trainings = [end for found in ends.values() for end in found]
-    processors = sorted({end["processor"] for end in trainings})
-    commits = sorted({end["git_commit"][:10] for end in trainings})
+    places: dict[str, set[int]] = {}
+    for found in results["ends"].values():
+        for seed, end in found.items():
+            commit = str(end.get("git_commit") or "unknown")[:10]
+            places.setdefault(f"{end.get('processor', 'processor unknown')}, commit {commit}", set()).add(int(seed))
+    where = "; ".join(f"{place}: seed {', '.join(map(str, sorted(of)))}" for place, of in places.items())
     return (
         f"{settings['network']}, {settings['iterations']:,} iterations, {settings['images']:,} training and"
-        f" {settings['test_images']:,} test images. {', '.join(processors)}. Commits {', '.join(commits)}.\n\n"
+        f" {settings['test_images']:,} test images. {where}.\n\n"
         f"{seeds.markdown(ends)}\nVerdict: {seeds.verdict(ends)}.\n"
     )
 

@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
             )
             write_json(options.out, {"settings": _settings(options), "ends": kept})
             print(f"{way}, seed {seed}: {kept[way][str(seed)]}", flush=True)
-    ends = {way: list(kept[way].values()) for way in options.ways}
+    ends = {way: list(kept[way].values()) for way in options.ways if kept[way]}
     for way, found in ends.items():
         print(f"{way}: {described(found)}")
     print(verdict(ends))

@@ -35,12 +35,15 @@ def described(ends: Sequence[End]) -> str:
 
 
 def verdict(ends: Ends) -> str:
-    """Whether each of our ways' means lies within fp32's least and largest, by both figures."""
+    """Whether each of our ways' means lies within fp32's least and largest, by both figures; fp32 needs two seeds."""
+    seeds = len(ends.get(EXACT, []))
+    if seeds < 2:
+        return f"undecided, as {EXACT} has {seeds} of the two seeds that make a spread"
     outside = [
         f"{way}'s {name}"
         for way, found in ends.items()
         for name, of in (("training loss", _losses), ("test error", _errors))
-        if way not in (EXACT, CONTROL) and not _within(of(found), of(ends.get(EXACT, [])))
+        if found and way not in (EXACT, CONTROL) and not _within(of(found), of(ends.get(EXACT, [])))
     ]
     where = "fp32's spread over seeds"
     return f"outside {where}: {', '.join(outside)}" if outside else f"all within {where}"
@@ -50,6 +53,8 @@ def markdown(ends: Ends) -> str:
     """A row a way: its seeds, both figures, and how likely so large a difference from fp32's mean is by chance."""
     lines = ["| way | seeds | training loss | p | test error, % | p |", "|---|--:|--:|--:|--:|--:|"]
     for way, found in ends.items():
+        if not found:
+            continue
         cells = [
             cell
             for of in (_losses, _errors)
@@ -68,7 +73,7 @@ def _errors(ends: Sequence[End]) -> list[float]:
 
 
 def _within(values: Sequence[float], reference: Sequence[float]) -> bool:
-    return bool(reference) and min(reference) <= statistics.mean(values) <= max(reference)
+    return min(reference) <= statistics.mean(values) <= max(reference)
 
 
 def _chance(values: Sequence[float], reference: Sequence[float]) -> str:

@@ -34,10 +34,15 @@ class Choice:
 def run(at: stage.Stage) -> None:
     """Average each ensemble, declared or searched, by every protocol; write its errors and what is to say of members.
 
-    The errors alone stand in the files that `dvc metrics show` lists.
+    The errors alone stand in the files that `dvc metrics show` lists. An ensemble is left out, and said to be, where
+    one of its runs has not been evaluated, as when an experiment's runs are trained one by one.
     """
-    declared = [Choice(name, members) for name, members in at.params.ensembles.items()]
-    searched = (_search(at, name, search) for name, search in at.params.ensemble_searches.items())
+    declared = [Choice(name, members) for name, members in at.params.ensembles.items() if _evaluated(at, name, members)]
+    searched = (
+        _search(at, name, search)
+        for name, search in at.params.ensemble_searches.items()
+        if _evaluated(at, name, _candidates(at, search))
+    )
     ensembles, details = paths.ensembles_dir(at.experiment), paths.members_dir(at.experiment)
     with atomic_directory(ensembles) as folder, atomic_directory(details) as beside:
         for choice in itertools.chain(declared, searched):
@@ -49,9 +54,21 @@ def run(at: stage.Stage) -> None:
                 _track(at, choice.name, _run_ids(at, choice.members), measured)
 
 
+def _evaluated(at: stage.Stage, name: str, runs: list[str]) -> bool:
+    """Whether all these runs have predictions; those that have none are named."""
+    missing = [run for run in runs if not paths.predictions_dir(at.experiment, run).exists()]
+    if missing:
+        print(f"ensemble {name}: left out, as not evaluated here: {', '.join(missing)}", file=sys.stderr)
+    return not missing
+
+
+def _candidates(at: stage.Stage, search: EnsembleSearch) -> list[str]:
+    return search.candidates or list(at.params.runs)
+
+
 def _search(at: stage.Stage, name: str, search: EnsembleSearch) -> Choice:
     """Members chosen on images that do not report."""
-    candidates = search.candidates or list(at.params.runs)
+    candidates = _candidates(at, search)
     first = next(iter(at.params.evaluation.protocols.chosen()))
     found = _load(at, candidates, "holdout" if search.select_on == "holdout" else first)
     reporting = None

@@ -239,3 +239,4 @@ def test_evidence_is_named_where_it_is_kept(tmp_path: Path) -> None:
     (line,) = evidence_lines("cifar10-jpeg", tmp_path)
     assert "(../results/cifar10-jpeg/evidence)" in line
     assert "`python -m tools.evidence restore cifar10-jpeg`" in line
+    assert "`dvc repro --single-item ensemble@cifar10-jpeg report@cifar10-jpeg`" in line

@@ -1,8 +1,8 @@
 """Keep in git what an experiment's figures were made from, all but the weights, and put it back where it is gone.
 
-A run's evidence is its curve and record of training and its probabilities for every test image, under
-`results/<experiment>/evidence/<run>/`. From it, ensembles and report are made anew without the network, and the runs
-of a long experiment can be trained one by one, each on a machine that keeps nothing of the others'.
+A run's evidence is its curve, its records and its probabilities for every image that was evaluated, under
+`results/<experiment>/evidence/<run>/`. From it ensembles and report are made anew without the network, and the runs of
+a long experiment can be trained one by one, each on a machine that keeps nothing of the others'.
 
     python -m tools.evidence keep cifar10-jpeg
     python -m tools.evidence restore cifar10-jpeg
@@ -12,30 +12,48 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline import paths
+from pipeline.evaluation.metrics import errors
+from pipeline.evaluation.predictions import Predictions
+from pipeline.models.saved import CARD
+from pipeline.report import names
+from pipeline.report.inputs import RunResult
 from pipeline.report.reading import read_inputs
-from pipeline.storage import atomic_directory
+from pipeline.storage import atomic_directory, read_json
 
-WEIGHTS = shutil.ignore_patterns("*.safetensors")
+TRAINING, PREDICTIONS = "training", "predictions"
+"""The two folders of a run's evidence: what lies in its model folder, and in that of its predictions."""
+LARGEST = 2**25
+"""Bytes of a file beyond which git is no place for it: ImageNet's probabilities take 200 MB a protocol."""
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Keep or restore, and say of which runs."""
+def main(arguments: list[str] | None = None) -> int:
+    """Keep or restore, and say of which runs; 1 where some could not be, 2 where there are none."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("keep", "restore"))
     parser.add_argument("experiment")
+    parser.add_argument("runs", nargs="*", metavar="run", help="these alone (otherwise all there are)")
     chosen = parser.parse_args(arguments)
-    if chosen.action == "keep":
-        for run in keep(chosen.experiment):
-            print(f"{run}: kept in {evidence_dir(chosen.experiment, run)}")
-        return
-    for run in restore(chosen.experiment):
-        print(f"{run}: put back, but for the weights")
-    stages = " ".join(f"{stage}@{chosen.experiment}" for stage in ("ensemble", "report"))
-    print(f"to make its figures anew: dvc repro --single-item {stages} (without that option, its runs train again)")
+    experiment, keeping = chosen.experiment, chosen.action == "keep"
+    found = chosen.runs or (runs_here(experiment) if keeping else runs_kept(experiment))
+    if not found:
+        there = ", ".join(sorted(path.name for path in Path("results").glob("*/"))) or "none"
+        where = f"under models/{experiment}" if keeping else f"in {evidence_dir(experiment, '')}"
+        print(f"{experiment}: no runs {where}; experiments with results in this folder: {there}", file=sys.stderr)
+        return 2
+    unfit = 0
+    for run in found:
+        try:
+            print(f"{run}: {keep(experiment, run) if keeping else restore(experiment, run)}")
+        except (ValueError, OSError) as error:
+            unfit += 1
+            print(f"{run}: {'not kept' if keeping else 'not put back'}: {error}", file=sys.stderr)
+    print("\n".join(_next_steps(experiment, keeping)))
+    return 1 if unfit else 0
 
 
 def evidence_dir(experiment: str, run: str) -> Path:
@@ -43,42 +61,124 @@ def evidence_dir(experiment: str, run: str) -> Path:
     return paths.results_dir(experiment) / "evidence" / run
 
 
-def keep(experiment: str, root: Path = Path(".")) -> list[str]:
-    """Copy the evidence of all runs that lie under `root`; their names.
+def runs_here(experiment: str, root: Path = Path(".")) -> list[str]:
+    """The runs that training or evaluation left something of under `root`."""
+    folders = (paths.model_dir(experiment, "-").parent, paths.predictions_dir(experiment, "-").parent)
+    return sorted({run for folder in folders for run in _runs_in(root / folder)})
 
-    ValueError, and nothing is kept, for one that the report would not show: half evaluated, or of other weights.
+
+def runs_kept(experiment: str, root: Path = Path(".")) -> list[str]:
+    """The runs of which there is evidence under `root`."""
+    return sorted(_runs_in(root / evidence_dir(experiment, "-").parent))
+
+
+def keep(experiment: str, run: str, root: Path = Path(".")) -> str:
+    """Copy a run's evidence from where the stages write; what was done, in words.
+
+    ValueError where the report would not show the run, or its files are not whole or too large for git.
     """
-    found = sorted(_names((root / paths.model_dir(experiment, "-")).parent))
-    inputs = read_inputs(experiment, found, {}, root)
-    if unfit := [run for run, result in inputs.runs.items() if result.state != "shown"]:
-        raise ValueError(f"{', '.join(unfit)}: no evidence to keep: {'; '.join(inputs.problems) or 'not evaluated'}")
-    for run in found:
-        with atomic_directory(root / evidence_dir(experiment, run)) as folder:
-            for name, source in _folders(experiment, run).items():
-                shutil.copytree(root / source, folder / name, ignore=WEIGHTS)
-    return found
+    check(experiment, run, root)
+    sources = _folders(experiment, run)
+    for source in sources.values():
+        for file in _files(root / source):
+            if file.stat().st_size > LARGEST:
+                raise ValueError(f"{file}: {file.stat().st_size:,} bytes are too many for git: use `dvc push`")
+    with atomic_directory(root / evidence_dir(experiment, run)) as folder:
+        for name, source in sources.items():
+            _copy(root / source, folder / name)
+    return f"kept in {evidence_dir(experiment, run)}"
 
 
-def restore(experiment: str, root: Path = Path(".")) -> list[str]:
-    """Put back the evidence of runs that have neither a model nor predictions under `root`; their names."""
-    kept = sorted(_names((root / evidence_dir(experiment, "-")).parent))
-    gone = [run for run in kept if not any((root / path).exists() for path in _folders(experiment, run).values())]
-    for run in gone:
-        for name, target in _folders(experiment, run).items():
-            with atomic_directory(root / target) as folder:
-                shutil.copytree(root / evidence_dir(experiment, run) / name, folder, dirs_exist_ok=True)
-    return gone
+def restore(experiment: str, run: str, root: Path = Path(".")) -> str:
+    """Put a run's evidence back where it is gone; what was done, in words.
+
+    What lies there already is left as it is. ValueError, and nothing is changed, where the evidence is damaged or of
+    other figures than the committed `results/<experiment>/runs/<run>.json`.
+    """
+    targets = {name: root / folder for name, folder in _folders(experiment, run).items()}
+    missing = {name: folder for name, folder in targets.items() if not folder.exists()}
+    try:
+        for name, folder in missing.items():
+            with atomic_directory(folder) as partial:
+                _copy(root / evidence_dir(experiment, run) / name, partial)
+        check(experiment, run, root)
+    except (ValueError, OSError):
+        for folder in missing.values():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return f"{' and '.join(missing)} put back, without the weights" if missing else "is there, left as it is"
 
 
-def _folders(experiment: str, run: str) -> Mapping[str, Path]:
-    """What is kept of a run: the name there, and where the stages write it."""
-    return {"training": paths.model_dir(experiment, run), "predictions": paths.predictions_dir(experiment, run)}
+def check(experiment: str, run: str, root: Path = Path(".")) -> None:
+    """ValueError unless all that the report needs of a run is there, whole, and of the same figures."""
+    inputs = read_inputs(experiment, [run], {}, root)
+    result = inputs.runs[run]
+    problems = [problem.removeprefix(f"{run}: ") for problem in inputs.problems]
+    if result.state == "not run":
+        problems.append("neither trained nor evaluated here")
+    if result.state == "shown":
+        model, predictions = (root / folder for folder in _folders(experiment, run).values())
+        problems += _other_names(run, model, predictions) + _other_figures(result, predictions)
+    if problems:
+        raise ValueError("; ".join(problems))
 
 
-def _names(folder: Path) -> Iterable[str]:
-    """The runs that have a folder there; a name with a dot in front is of an interrupted copy."""
-    return (path.name for path in folder.glob("[!.]*") if path.is_dir())
+def _other_names(run: str, model: Path, predictions: Path) -> list[str]:
+    """Records of another run, as in a folder that was renamed, and a missing card."""
+    records = {paths.RECORD: model, paths.SUMMARY: predictions}
+    found = {name: read_json(folder / name).get("run", run) for name, folder in records.items()}
+    problems = [f"{name} is of {other}" for name, other in found.items() if other != run]
+    return problems if (model / CARD).is_file() else [*problems, f"{model / CARD} is missing"]
+
+
+def _other_figures(result: RunResult, predictions: Path) -> list[str]:
+    """Protocols whose saved probabilities don't give the errors that are told of them."""
+    problems = []
+    for protocol, told in result.errors.items():
+        file = predictions / f"{protocol}.npz"
+        try:
+            saved = Predictions.load(file)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if errors(saved.probabilities, saved.labels)["top1_error"] != told.top1_error:
+            problems.append(f"{file} does not give the top-1 error of {told.top1_error}% that is told of it")
+    return problems
+
+
+def _folders(experiment: str, run: str) -> dict[str, Path]:
+    """By their names in the evidence, the folders where the stages write."""
+    return {TRAINING: paths.model_dir(experiment, run), PREDICTIONS: paths.predictions_dir(experiment, run)}
+
+
+def _runs_in(folder: Path) -> Iterable[str]:
+    return (path.name for path in folder.glob("*/") if names.is_run(path.name))
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return (path for path in folder.iterdir() if path.is_file() and path.suffix != ".safetensors")
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        raise ValueError(f"{source} is missing")
+    target.mkdir(exist_ok=True)
+    for file in _files(source):
+        shutil.copyfile(file, target / file.name)
+
+
+def _next_steps(experiment: str, keeping: bool) -> list[str]:
+    """What to do now, as a shell takes it."""
+    if keeping:
+        folder = paths.results_dir(experiment)
+        return [f"to publish them: git add {folder} dvc.lock"]
+    return [
+        "to make their figures anew, without the weights:",
+        f"  dvc exp run -S experiment={experiment} prepare@{experiment}",
+        f"  dvc repro --single-item ensemble@{experiment} report@{experiment}",
+        "(without --single-item DVC trains those runs again)",
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

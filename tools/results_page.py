@@ -15,7 +15,7 @@ from dvc.utils.hydra import compose_and_dump
 from pipeline.config import Params, load_params, split_run
 from pipeline.report import names
 from pipeline.tracking.names import flatten
-from tools.evidence import evidence_dir
+from tools.evidence import evidence_dir, runs_kept
 
 ROOT = Path(__file__).parents[1]
 Metrics = Mapping[str, Any]
@@ -132,12 +132,15 @@ def _experiment(experiment: str, metrics: Metrics) -> str:
 
 
 def evidence_lines(experiment: str, root: Path = ROOT) -> list[str]:
-    """Where what the figures were made from is kept, for an experiment of which it is."""
-    folder = evidence_dir(experiment, "-").parent
-    if not (root / folder).is_dir():
+    """How to make report and ensembles anew without training, for an experiment whose evidence is kept."""
+    if not runs_kept(experiment, root):
         return []
-    command = f"python -m tools.evidence restore {experiment}"
-    return [f"Made from [curves and probabilities](../{folder}) that `{command}` puts back where the stages read them."]
+    folder = evidence_dir(experiment, "-").parent
+    stages = f"ensemble@{experiment} report@{experiment}"
+    return [
+        f"Without training, from the [curves and probabilities](../{folder}) that are kept here:"
+        f" `python -m tools.evidence restore {experiment}`, then `dvc repro --single-item {stages}`."
+    ]
 
 
 def _beside_the_preset(experiment: str, provenance: Mapping[str, Metrics]) -> list[str]:

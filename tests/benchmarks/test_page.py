@@ -58,3 +58,14 @@ def test_committed_page_shows_the_committed_figures() -> None:
     text = (ROOT / PAGE).read_text(encoding="utf-8")
     assert section(read_json(ROOT / RESULTS)) in text
     assert precision_section(read_json(ROOT / PRECISION)) in text
+
+
+def test_trainings_are_told_by_where_they_ran() -> None:
+    end: dict[str, Any] = {"training_loss": 0.7, "test_error": 25.0, "git_commit": "a" * 40, "processor": "One CPU"}
+    found = {"0": end, "1": end, "2": {**end, "git_commit": None}}
+    settings = {"network": "resnet20", "iterations": 2000, "images": 50_000, "test_images": 10_000}
+    text = precision_section({"settings": settings, "ends": {"fp32": found, "bf16": {}}})
+    assert "resnet20, 2,000 iterations, 50,000 training and 10,000 test images." in text
+    assert "One CPU, commit aaaaaaaaaa: seed 0, 1; One CPU, commit unknown: seed 2." in text
+    assert "| fp32 | 3 | 0.7 (0.7 to 0.7) |" in text
+    assert "| bf16" not in text

@@ -16,7 +16,9 @@ def test_a_mean_within_the_spread_over_seeds_passes() -> None:
 def test_a_mean_outside_it_is_named() -> None:
     found = verdict({"fp32": ends(1.0, 1.2), "bf16": ends(1.3, 1.3), "fp32, compiled": ends(1.1)})
     assert found == "outside fp32's spread over seeds: bf16's training loss, bf16's test error"
-    assert verdict({"bf16": ends(1.0)}).startswith("outside"), "there is nothing to lie within"
+    one = verdict({"fp32": ends(1.0), "bf16": ends(1.0)})
+    assert one == "undecided, as fp32 has 1 of the two seeds that make a spread"
+    assert verdict({"fp32": ends(1.0, 1.2), "bf16": []}).startswith("all"), "what was not trained is nowhere"
     assert verdict({"fp32": ends(1.0, 1.2), "usual script": ends(9.0)}).startswith("all"), "it is a control"
 
 
@@ -28,6 +30,10 @@ def test_the_table_has_means_ranges_and_chances() -> None:
     assert lines[3] == "| bf16 | 3 | 1.1 (1 to 1.2) | 1 | 11 (10 to 12) | 1 |"
     # Welch's t is 1 / sqrt(2 * 0.01 / 3) = 12.25 with 4 degrees of freedom.
     assert lines[4] == "| other | 3 | 2.1 (2 to 2.2) | 0.00026 | 21 (20 to 22) | 0.00026 |"
+
+
+def test_ways_that_were_not_trained_have_no_row() -> None:
+    assert len(markdown({"fp32": ends(1.0), "bf16": []}).splitlines()) == 3
 
 
 def test_one_seed_has_no_chance() -> None:

@@ -109,23 +109,28 @@ def test_ensembles_and_report_are_made_anew_from_evidence_alone(clone: Clone, tm
     """All networks and predictions are gone, as on another machine; what was kept of them gives the same figures."""
     lock, outputs = (clone.folder / "dvc.lock").read_bytes(), ("models", "predictions")
     metrics, ensembles = results(clone, "metrics.json"), results(clone, "ensembles/both.json")
+    shutil.copytree(clone.folder / "results", tmp_path / "results")
     clone.run("tools.evidence", "keep", "digits")
     for name in outputs:
         shutil.move(clone.folder / name, tmp_path / name)
     try:
         shutil.rmtree(clone.folder / "results/digits/ensembles")
         (clone.folder / "results/digits/metrics.json").unlink()
-        assert "put back, but for the weights" in clone.run("tools.evidence", "restore", "digits").stdout
+        assert "put back, without the weights" in clone.run("tools.evidence", "restore", "digits").stdout
         stages = [f"{name}@digits" for name in ("ensemble", "report")]
         assert "train@" not in clone.run("dvc", "repro", "--single-item", *stages).stdout
         assert results(clone, "ensembles/both.json") == ensembles
         assert results(clone, "metrics.json") == metrics
-    finally:
         for name in outputs:
+            shutil.rmtree(clone.folder / name / "digits" / "plain8-s0")
+        output = clone.run("dvc", "repro", "--single-item", *stages).stdout
+        assert "ensemble both: left out, as not evaluated here: plain8-s0" in output
+        assert list(results(clone, "metrics.json")["runs"]) == ["resnet8-s0"]
+    finally:
+        for name in ("results", *outputs):
             shutil.rmtree(clone.folder / name, ignore_errors=True)
             shutil.move(tmp_path / name, clone.folder / name)
         (clone.folder / "dvc.lock").write_bytes(lock)
-        shutil.rmtree(clone.folder / "results/digits/evidence")
 
 
 def test_dvc_shows_metrics_and_plots(clone: Clone) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,18 @@ def test_metrics_have_errors_alone_and_members_stand_beside(root: Path) -> None:
     assert details["both"]["leave_one_out"]["ten_crop"][RUNS[0]] == errors(alone.probabilities, alone.labels)
     assert details["both"]["search"] is None
     assert details["found"]["search"]["n_selecting"] == N
+
+
+def test_ensembles_of_runs_that_are_not_there_yet_are_left_out_and_named(root: Path, capsys) -> None:
+    shutil.rmtree(paths.predictions_dir("digits", RUNS[2]))
+    metrics, details = run("holdout")
+    assert set(metrics) == set(details) == {"both"}
+    told = capsys.readouterr().err
+    for name in ("three", "found"):
+        assert f"ensemble {name}: left out, as not evaluated here: {RUNS[2]}" in told
+    (paths.predictions_dir("digits", RUNS[1]) / "ten_crop.npz").unlink()
+    with pytest.raises(ValueError, match="not a file of predictions"):
+        run("holdout")
 
 
 def spoil(name: str, indices: np.ndarray) -> None:
