@@ -13,6 +13,9 @@ EXACT = "fp32"
 CONTROL = "usual script"
 """Another program on the same images, which may well end elsewhere."""
 
+LEVEL = 0.05
+"""A chance below which a difference is taken for one."""
+
 
 class End(TypedDict):
     """How one training ended, and where: figures by different code or processors differ by more than rounding."""
@@ -35,18 +38,33 @@ def described(ends: Sequence[End]) -> str:
 
 
 def verdict(ends: Ends) -> str:
-    """Whether each of our ways' means lies within fp32's least and largest, by both figures; fp32 needs two seeds."""
-    seeds = len(ends.get(EXACT, []))
-    if seeds < 2:
-        return f"undecided, as {EXACT} has {seeds} of the two seeds that make a spread"
-    outside = [
-        f"{way}'s {name}"
-        for way, found in ends.items()
+    """Whether one of our ways ends elsewhere than fp32 by more than seeds do, by Welch's t-test of both figures.
+
+    Means that lie outside fp32's least and largest are named besides: of a few seeds they often do, by chance.
+    """
+    exact = ends.get(EXACT, [])
+    ours = {way: found for way, found in ends.items() if way not in (EXACT, CONTROL) and found}
+    few = [way for way, found in {EXACT: exact, **ours}.items() if len(found) < 2]
+    if few or not ours:
+        return f"undecided, as it takes two seeds of each: {', '.join(few) or 'there is nothing beside fp32'}"
+    pairs = {
+        f"{way}'s {name}": (of(found), of(exact))
+        for way, found in ours.items()
         for name, of in (("training loss", _losses), ("test error", _errors))
-        if found and way not in (EXACT, CONTROL) and not _within(of(found), of(ends.get(EXACT, [])))
-    ]
-    where = "fp32's spread over seeds"
-    return f"outside {where}: {', '.join(outside)}" if outside else f"all within {where}"
+    }
+    chances = {name: _chance(*pair) for name, pair in pairs.items()}
+    differing = [f"{name} (p = {chance:.2g})" for name, chance in chances.items() if chance < LEVEL]
+    outside = [name for name, pair in pairs.items() if not _within(*pair)]
+    return "; ".join(
+        [
+            f"not fp32's, by more than seeds differ: {', '.join(differing)}"
+            if differing
+            else f"none differs from fp32 by more than seeds do (least p {min(chances.values()):.2g})",
+            f"means outside fp32's least and largest: {', '.join(outside)}"
+            if outside
+            else "all means lie within fp32's least and largest",
+        ]
+    )
 
 
 def markdown(ends: Ends) -> str:
@@ -58,7 +76,7 @@ def markdown(ends: Ends) -> str:
         cells = [
             cell
             for of in (_losses, _errors)
-            for cell in (_spread(of(found)), "" if way == EXACT else _chance(of(found), of(ends.get(EXACT, []))))
+            for cell in (_spread(of(found)), "" if way == EXACT else _told_chance(of(found), of(ends.get(EXACT, []))))
         ]
         lines.append(f"| {way} | {len(found)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -76,11 +94,13 @@ def _within(values: Sequence[float], reference: Sequence[float]) -> bool:
     return min(reference) <= statistics.mean(values) <= max(reference)
 
 
-def _chance(values: Sequence[float], reference: Sequence[float]) -> str:
+def _chance(values: Sequence[float], reference: Sequence[float]) -> float:
     """The p-value of Welch's t-test, which takes two of each."""
-    if min(len(values), len(reference)) < 2:
-        return ""
-    return f"{ttest_ind(values, reference, equal_var=False).pvalue:.2g}"
+    return float(ttest_ind(values, reference, equal_var=False).pvalue)
+
+
+def _told_chance(values: Sequence[float], reference: Sequence[float]) -> str:
+    return f"{_chance(values, reference):.2g}" if min(len(values), len(reference)) > 1 else ""
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -9,17 +9,30 @@ def ends(*losses: float) -> list[End]:
     return [{"training_loss": loss, "test_error": 10 * loss, "seconds": 1.0} for loss in losses]
 
 
-def test_a_mean_within_the_spread_over_seeds_passes() -> None:
-    assert verdict({"fp32": ends(1.0, 1.2), "bf16": ends(1.1, 1.25)}) == "all within fp32's spread over seeds"
+def test_ways_that_end_alike_pass() -> None:
+    found = verdict({"fp32": ends(1.0, 1.2), "bf16": ends(1.1, 1.25)})
+    assert found.startswith("none differs from fp32 by more than seeds do (least p 0.6")
+    assert found.endswith("; all means lie within fp32's least and largest")
 
 
-def test_a_mean_outside_it_is_named() -> None:
-    found = verdict({"fp32": ends(1.0, 1.2), "bf16": ends(1.3, 1.3), "fp32, compiled": ends(1.1)})
-    assert found == "outside fp32's spread over seeds: bf16's training loss, bf16's test error"
-    one = verdict({"fp32": ends(1.0), "bf16": ends(1.0)})
-    assert one == "undecided, as fp32 has 1 of the two seeds that make a spread"
-    assert verdict({"fp32": ends(1.0, 1.2), "bf16": []}).startswith("all"), "what was not trained is nowhere"
-    assert verdict({"fp32": ends(1.0, 1.2), "usual script": ends(9.0)}).startswith("all"), "it is a control"
+def test_a_mean_outside_by_no_more_than_seeds_differ_is_named() -> None:
+    found = verdict({"fp32": ends(1.0, 1.2, 1.1), "bf16": ends(1.0, 1.1, 0.85)})
+    assert found.startswith("none differs")
+    assert found.endswith("; means outside fp32's least and largest: bf16's training loss, bf16's test error")
+
+
+def test_a_difference_is_named_with_its_chance() -> None:
+    found = verdict({"fp32": ends(1.0, 1.2, 1.1), "bf16": ends(2.0, 2.2, 2.1), "fp32, compiled": ends(1.1, 1.15)})
+    told = "bf16's training loss (p = 0.00026), bf16's test error (p = 0.00026)"
+    assert found.startswith(f"not fp32's, by more than seeds differ: {told}; ")
+    assert "compiled" not in found
+
+
+def test_too_few_seeds_decide_nothing() -> None:
+    assert verdict({"fp32": ends(1.0), "bf16": ends(1.0, 1.1)}) == "undecided, as it takes two seeds of each: fp32"
+    assert verdict({"bf16": ends(1.0)}) == "undecided, as it takes two seeds of each: fp32, bf16"
+    alone = verdict({"fp32": ends(1.0, 1.2), "bf16": [], "usual script": ends(9.0, 9.1)})
+    assert alone.startswith("undecided"), "the usual script is a control"
 
 
 def test_the_table_has_means_ranges_and_chances() -> None:
