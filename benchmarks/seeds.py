@@ -34,7 +34,7 @@ Ends = Mapping[str, Sequence[End]]
 
 def described(ends: Sequence[End]) -> str:
     """Both figures over the seeds: mean (least to largest)."""
-    return f"training loss {_spread(_losses(ends))}, test error {_spread(_errors(ends))}%"
+    return f"training loss {_spread(_losses(ends), 3)}, test error {_spread(_errors(ends), 2)}%"
 
 
 def verdict(ends: Ends) -> str:
@@ -75,8 +75,11 @@ def markdown(ends: Ends) -> str:
             continue
         cells = [
             cell
-            for of in (_losses, _errors)
-            for cell in (_spread(of(found)), "" if way == EXACT else _told_chance(of(found), of(ends.get(EXACT, []))))
+            for of, digits in ((_losses, 3), (_errors, 2))
+            for cell in (
+                _spread(of(found), digits),
+                "" if way == EXACT else _told_chance(of(found), of(ends.get(EXACT, []))),
+            )
         ]
         lines.append(f"| {way} | {len(found)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -103,5 +106,5 @@ def _told_chance(values: Sequence[float], reference: Sequence[float]) -> str:
     return f"{_chance(values, reference):.2g}" if min(len(values), len(reference)) > 1 else ""
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.4g} ({min(values):.4g} to {max(values):.4g})"
+def _spread(values: Sequence[float], digits: int) -> str:
+    return f"{statistics.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

@@ -67,5 +67,5 @@ def test_trainings_are_told_by_where_they_ran() -> None:
     text = precision_section({"settings": settings, "ends": {"fp32": found, "bf16": {}}})
     assert "resnet20, 2,000 iterations, 50,000 training and 10,000 test images." in text
     assert "One CPU, commit aaaaaaaaaa: seed 0, 1; One CPU, commit unknown: seed 2." in text
-    assert "| fp32 | 3 | 0.7 (0.7 to 0.7) |" in text
+    assert "| fp32 | 3 | 0.700 (0.700 to 0.700) |" in text
     assert "| bf16" not in text

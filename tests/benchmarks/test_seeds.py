@@ -39,10 +39,10 @@ def test_the_table_has_means_ranges_and_chances() -> None:
     lines = markdown(
         {"fp32": ends(1.0, 1.2, 1.1), "bf16": ends(1.0, 1.2, 1.1), "other": ends(2.0, 2.2, 2.1)}
     ).splitlines()
-    assert lines[2] == "| fp32 | 3 | 1.1 (1 to 1.2) |  | 11 (10 to 12) |  |"
-    assert lines[3] == "| bf16 | 3 | 1.1 (1 to 1.2) | 1 | 11 (10 to 12) | 1 |"
+    assert lines[2] == "| fp32 | 3 | 1.100 (1.000 to 1.200) |  | 11.00 (10.00 to 12.00) |  |"
+    assert lines[3] == "| bf16 | 3 | 1.100 (1.000 to 1.200) | 1 | 11.00 (10.00 to 12.00) | 1 |"
     # Welch's t is 1 / sqrt(2 * 0.01 / 3) = 12.25 with 4 degrees of freedom.
-    assert lines[4] == "| other | 3 | 2.1 (2 to 2.2) | 0.00026 | 21 (20 to 22) | 0.00026 |"
+    assert lines[4] == "| other | 3 | 2.100 (2.000 to 2.200) | 0.00026 | 21.00 (20.00 to 22.00) | 0.00026 |"
 
 
 def test_ways_that_were_not_trained_have_no_row() -> None:
@@ -51,5 +51,5 @@ def test_ways_that_were_not_trained_have_no_row() -> None:
 
 def test_one_seed_has_no_chance() -> None:
     line = markdown({"fp32": ends(1.0, 1.2), "bf16": ends(1.5)}).splitlines()[3]
-    assert line == "| bf16 | 1 | 1.5 (1.5 to 1.5) |  | 15 (15 to 15) |  |"
-    assert described(ends(1.0, 2.0)) == "training loss 1.5 (1 to 2), test error 15 (10 to 20)%"
+    assert line == "| bf16 | 1 | 1.500 (1.500 to 1.500) |  | 15.00 (15.00 to 15.00) |  |"
+    assert described(ends(1.0, 2.0)) == "training loss 1.500 (1.000 to 2.000), test error 15.00 (10.00 to 20.00)%"
