@@ -52,7 +52,7 @@ types: $(READY) ## mypy
 	@$(BIN)/mypy
 
 test: $(READY) ## the whole test suite (TESTS=tests/data for a part)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 reproduce: $(READY) ## run the experiment in params.yaml through DVC and print its results (JOBS=2: two stages at once)
 	@$(BIN)/python -m infra.reproduce -j $(JOBS) $(DVC_OPTIONS)

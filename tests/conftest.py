@@ -22,7 +22,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that two processes that share the files end together."""
+    """The longest files first, so that the processes that share the files end together."""
     items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 

@@ -34,7 +34,9 @@ def at_once(work: str, arguments: Sequence[str], tracking: str | None = None) ->
 
     `work` is source, `tracking` the MLflow store in their environment. AssertionError where any of them fails.
     """
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    # Unbuffered, a line and its end are two writes, and another process's may come between them.
+    left_out = ("MLFLOW_TRACKING_URI", "PYTHONUNBUFFERED")
+    environment = {key: value for key, value in os.environ.items() if key not in left_out}
     environment |= {"OMP_NUM_THREADS": "1"} | ({"MLFLOW_TRACKING_URI": tracking} if tracking else {})
     done = subprocess.run(
         [sys.executable, "-c", work + FORKS, *arguments],
