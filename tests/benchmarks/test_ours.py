@@ -114,4 +114,4 @@ def test_ends_of_trainings_by_number_format_are_near_each_other(cifar: Path) -> 
     assert exact["training_loss"] != short["training_loss"]
     assert short["training_loss"] == pytest.approx(exact["training_loss"], rel=0.1)
     ends = [{"training_loss": loss, "test_error": 10 + 10 * loss, "seconds": 1.0} for loss in (1.0, 2.0)]
-    assert described(ends) == "training loss 1.5 (1 to 2), test error 25 (20 to 30)%"
+    assert described(ends) == "training loss 1.500 (1.000 to 2.000), test error 25.00 (20.00 to 30.00)%"
