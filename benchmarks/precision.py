@@ -4,8 +4,7 @@ So does the usual script, the peer of `cifar_training`: what it ends with on the
 pipeline, are what a figure comes from. The rate drops at 1/2 and 3/4, as the paper's does. A training ends with the
 loss over its last hundred iterations and the test error. In full, `--seeds 3`, resnet20's 2,000 iterations take hours
 on two cores; each finished training is written to `--out` at once, and the same command goes on from there.
-`--iterations 20` shows that it runs. The last line says whether any way ends elsewhere than
-fp32 by more than seeds do.
+`--iterations 20` shows that it runs. The last line says whether any way ends elsewhere than fp32 by more than seeds do.
 
     python -m benchmarks.precision
 """

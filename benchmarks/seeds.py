@@ -12,9 +12,10 @@ EXACT = "fp32"
 """The way beside which the others are set."""
 CONTROL = "usual script"
 """Another program on the same images, which may well end elsewhere."""
-
 LEVEL = 0.05
 """A chance below which a difference is taken for one."""
+FIGURES = (("training_loss", "training loss", 3), ("test_error", "test error", 2))
+"""Of a training's end: key, words, and decimals shown."""
 
 
 class End(TypedDict):
@@ -34,7 +35,7 @@ Ends = Mapping[str, Sequence[End]]
 
 def described(ends: Sequence[End]) -> str:
     """Both figures over the seeds: mean (least to largest)."""
-    return f"training loss {_spread(_losses(ends), 3)}, test error {_spread(_errors(ends), 2)}%"
+    return ", ".join(f"{words} {_spread(_values(ends, key), digits)}" for key, words, digits in FIGURES) + "%"
 
 
 def verdict(ends: Ends) -> str:
@@ -48,9 +49,9 @@ def verdict(ends: Ends) -> str:
     if few or not ours:
         return f"undecided, as it takes two seeds of each: {', '.join(few) or 'there is nothing beside fp32'}"
     pairs = {
-        f"{way}'s {name}": (of(found), of(exact))
+        f"{way}'s {words}": (_values(found, key), _values(exact, key))
         for way, found in ours.items()
-        for name, of in (("training loss", _losses), ("test error", _errors))
+        for key, words, _ in FIGURES
     }
     chances = {name: _chance(*pair) for name, pair in pairs.items()}
     differing = [f"{name} (p = {chance:.2g})" for name, chance in chances.items() if chance < LEVEL]
@@ -73,24 +74,17 @@ def markdown(ends: Ends) -> str:
     for way, found in ends.items():
         if not found:
             continue
-        cells = [
-            cell
-            for of, digits in ((_losses, 3), (_errors, 2))
-            for cell in (
-                _spread(of(found), digits),
-                "" if way == EXACT else _told_chance(of(found), of(ends.get(EXACT, []))),
-            )
-        ]
-        lines.append(f"| {way} | {len(found)} | {' | '.join(cells)} |")
+        cells = [way, str(len(found))]
+        for key, _, digits in FIGURES:
+            values, reference = _values(found, key), _values(ends.get(EXACT, []), key)
+            told = way != EXACT and min(len(values), len(reference)) > 1
+            cells += [_spread(values, digits), f"{_chance(values, reference):.2g}" if told else ""]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _losses(ends: Sequence[End]) -> list[float]:
-    return [end["training_loss"] for end in ends]
-
-
-def _errors(ends: Sequence[End]) -> list[float]:
-    return [end["test_error"] for end in ends]
+def _values(ends: Sequence[End], key: str) -> list[float]:
+    return [end[key] for end in ends]
 
 
 def _within(values: Sequence[float], reference: Sequence[float]) -> bool:
@@ -100,10 +94,6 @@ def _within(values: Sequence[float], reference: Sequence[float]) -> bool:
 def _chance(values: Sequence[float], reference: Sequence[float]) -> float:
     """The p-value of Welch's t-test, which takes two of each."""
     return float(ttest_ind(values, reference, equal_var=False).pvalue)
-
-
-def _told_chance(values: Sequence[float], reference: Sequence[float]) -> str:
-    return f"{_chance(values, reference):.2g}" if min(len(values), len(reference)) > 1 else ""
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

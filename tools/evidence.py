@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     found = chosen.runs or (runs_here(experiment) if keeping else runs_kept(experiment))
     if not found:
         there = ", ".join(sorted(path.name for path in Path("results").glob("*/"))) or "none"
-        where = f"under models/{experiment}" if keeping else f"in {evidence_dir(experiment, '')}"
+        where = f"under models/{experiment}" if keeping else f"in {evidence_dir(experiment)}"
         print(f"{experiment}: no runs {where}; experiments with results in this folder: {there}", file=sys.stderr)
         return 2
     unfit = 0
@@ -56,20 +56,24 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if unfit else 0
 
 
-def evidence_dir(experiment: str, run: str) -> Path:
-    """Where a run's evidence is kept."""
+def evidence_dir(experiment: str, run: str = "") -> Path:
+    """Where a run's evidence is kept, or that of all runs."""
     return paths.results_dir(experiment) / "evidence" / run
+
+
+def remake_command(experiment: str) -> str:
+    """Ensembles and report made anew from what is there, where DVC would first train runs whose weights are not."""
+    return f"dvc repro --single-item ensemble@{experiment} report@{experiment}"
 
 
 def runs_here(experiment: str, root: Path = Path(".")) -> list[str]:
     """The runs that training or evaluation left something of under `root`."""
-    folders = (paths.model_dir(experiment, "-").parent, paths.predictions_dir(experiment, "-").parent)
-    return sorted({run for folder in folders for run in _runs_in(root / folder)})
+    return sorted({run for folder in _folders(experiment, "").values() for run in _runs_in(root / folder)})
 
 
 def runs_kept(experiment: str, root: Path = Path(".")) -> list[str]:
     """The runs of which there is evidence under `root`."""
-    return sorted(_runs_in(root / evidence_dir(experiment, "-").parent))
+    return sorted(_runs_in(root / evidence_dir(experiment)))
 
 
 def keep(experiment: str, run: str, root: Path = Path(".")) -> str:
@@ -175,7 +179,7 @@ def _next_steps(experiment: str, keeping: bool) -> list[str]:
     return [
         "to make their figures anew, without the weights:",
         f"  dvc exp run -S experiment={experiment} prepare@{experiment}",
-        f"  dvc repro --single-item ensemble@{experiment} report@{experiment}",
+        f"  {remake_command(experiment)}",
         "(without --single-item DVC trains those runs again)",
     ]
 

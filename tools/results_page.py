@@ -15,7 +15,7 @@ from dvc.utils.hydra import compose_and_dump
 from pipeline.config import Params, load_params, split_run
 from pipeline.report import names
 from pipeline.tracking.names import flatten
-from tools.evidence import evidence_dir, runs_kept
+from tools.evidence import evidence_dir, remake_command, runs_kept
 
 ROOT = Path(__file__).parents[1]
 Metrics = Mapping[str, Any]
@@ -135,11 +135,9 @@ def evidence_lines(experiment: str, root: Path = ROOT) -> list[str]:
     """How to make report and ensembles anew without training, for an experiment whose evidence is kept."""
     if not runs_kept(experiment, root):
         return []
-    folder = evidence_dir(experiment, "-").parent
-    stages = f"ensemble@{experiment} report@{experiment}"
     return [
-        f"Without training, from the [curves and probabilities](../{folder}) that are kept here:"
-        f" `python -m tools.evidence restore {experiment}`, then `dvc repro --single-item {stages}`."
+        f"Without training, from the [curves and probabilities](../{evidence_dir(experiment)}) that are kept here:"
+        f" `python -m tools.evidence restore {experiment}`, then `{remake_command(experiment)}`."
     ]
 
 
