@@ -177,7 +177,7 @@ class LocalCluster:
     def _node_environment(self) -> dict[str, str]:
         client = parts.client_environment(self.endpoint, self.tracking_uri, self._keys("project"))
         mine = {"RAY_AUTH_TOKEN_PATH": str(self._token), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": SECONDS_TO_DRAIN}
-        return self._base() | parts.RAY_SETTINGS | client | mine
+        return self._base() | parts.RAY_SETTINGS | parts.NO_METRICS | client | mine
 
     def _weed(self) -> list[str]:
         program = _program("weed")

@@ -22,6 +22,8 @@ RAY_SETTINGS = {
     "RAY_JOB_STOP_WAIT_TIME_S": "60",  # a stopped job brings back what was finished
     "RAY_worker_niceness": "0",
 }
+NO_METRICS = {"RAY_enable_metrics_collection": "0", "RAY_enable_open_telemetry": "0"}
+"""Ray's figures for Prometheus off, which nothing reads on one machine, and which have crashed Ray 2.60."""
 MLFLOW_SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 WEED_PORTS = (
     "master.port",

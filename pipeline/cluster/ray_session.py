@@ -25,12 +25,15 @@ SETTINGS = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that a signal left behind must not start another Ray
     "RAY_worker_niceness": "0",  # Ray's 15 starves training beside anything else that computes
+    # A driver's own figures, which no dashboard shows: gathering them has crashed it (Ray 2.60), by a segmentation fault
+    # in OpenTelemetry, whose thread runs even where no figures are collected.
+    "RAY_enable_metrics_collection": "0",
+    "RAY_enable_open_telemetry": "0",
 }
 OF_OUR_OWN = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_memory_monitor_refresh_ms": "1000",
     # Figures for a dashboard, of which there is none.
-    "RAY_enable_metrics_collection": "0",
     "RAY_metrics_report_interval_ms": "60000",
     "REPORTER_UPDATE_INTERVAL_MS": "60000",
 }
