@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = document(found, shared_machine=options.shared_machine, quick=options.quick)
     write_json(options.out, results)
     if options.out == RESULTS:
-        refresh(PAGE, results)
+        refresh(PAGE, RESULTS)
     print(f"written to {options.out}" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 

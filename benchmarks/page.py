@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md, from results/benchmarks.json and results/precision.json.
+"""The tables of docs/performance.md, from results/benchmarks*.json, one a machine, and results/precision.json.
 
 python -m benchmarks.page
 """
@@ -15,20 +15,31 @@ from pipeline.storage import read_json
 RESULTS = Path("results") / "benchmarks.json"
 PRECISION = Path("results") / "precision.json"
 PAGE = Path("docs") / "performance.md"
-BEGIN, END = "<!-- from results/benchmarks.json: begin -->\n", "<!-- end -->\n"
+END = "<!-- end -->\n"
 PRECISION_BEGIN, PRECISION_END = "<!-- from results/precision.json: begin -->\n", "<!-- end of precision -->\n"
 
 
 def main() -> None:
     """Write the page anew."""
-    refresh(PAGE, read_json(RESULTS))
+    for file in machines():
+        refresh(PAGE, file)
     replace_between(PAGE, PRECISION_BEGIN, PRECISION_END, precision_section(read_json(PRECISION)))
-    print(f"{PAGE} has the figures of {RESULTS} and {PRECISION}")
+    print(f"{PAGE} has the figures of {', '.join(map(str, [*machines(), PRECISION]))}")
 
 
-def refresh(page: Path, results: dict[str, Any]) -> None:
-    """Put the figures of `results` between the page's markers; ValueError for a page without them."""
-    replace_between(page, BEGIN, END, section(results))
+def machines(folder: Path = RESULTS.parent) -> list[Path]:
+    """The files of figures, one for each machine that was measured."""
+    return sorted(folder.glob(f"{RESULTS.stem}*.json"))
+
+
+def refresh(page: Path, file: Path) -> None:
+    """Put the figures of `file` between its markers in the page; ValueError for a page without them."""
+    replace_between(page, begin(file), END, section(read_json(file)))
+
+
+def begin(file: Path) -> str:
+    """The line of the page after which the figures of `file` stand."""
+    return f"<!-- from {RESULTS.parent}/{file.name}: begin -->\n"
 
 
 def replace_between(page: Path, begin: str, end: str, text: str) -> None:

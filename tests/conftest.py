@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from s3fs import S3FileSystem
@@ -13,12 +14,21 @@ from s3fs import S3FileSystem
 from tests.s3_server import S3Server, weed
 
 TEST_DATA_VARIABLE = "RESNET_TEST_DATA"
+OF_THE_USER = ("RAY_ADDRESS", "RAY_AUTH", "MLFLOW_TRACKING", "MLFLOW_S3", "MLFLOW_BACKEND", "AWS_", "RESNET_")
+"""Beginnings of variables by which a shell names a cluster, a tracking server or a store that no test may use."""
 
 
 def pytest_configure() -> None:
-    """One thread a process: small tensors gain nothing from more, and lose much where the cores are busy."""
+    """One thread a process, no time limit for an example of hypothesis, nothing of the user's own servers.
+
+    Small tensors gain nothing from more threads, and lose much where the cores are busy.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
+    hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.load_profile("suite")
+    for name in [name for name in os.environ if name.startswith(OF_THE_USER) and name != TEST_DATA_VARIABLE]:
+        del os.environ[name]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

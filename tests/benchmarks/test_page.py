@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.page import BEGIN, END, PAGE, PRECISION, RESULTS, precision_section, refresh, section
-from pipeline.storage import read_json
+from benchmarks.page import END, PAGE, PRECISION, RESULTS, begin, machines, precision_section, refresh, section
+from pipeline.storage import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
 FOUND: dict[str, Any] = {
@@ -25,14 +25,21 @@ FOUND: dict[str, Any] = {
 FOUND["benchmarks"][0] |= {"ratio_min": 2.5, "ratio_max": 3.5}
 
 
-def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\nAfter\n", encoding="utf-8")
-    refresh(page, FOUND)
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A machine's figures."""
+    write_json(tmp_path / "benchmarks-other.json", FOUND)
+    return tmp_path / "benchmarks-other.json"
+
+
+def test_only_what_is_between_the_files_markers_changes(tmp_path: Path, file: Path) -> None:
+    page, first = tmp_path / "page.md", f"{begin(RESULTS)}\nof the first machine\n{END}"
+    page.write_text(f"# Before\n\n{first}\n{begin(file)}\nold\n{END}\nAfter\n", encoding="utf-8")
+    refresh(page, file)
     once = page.read_text(encoding="utf-8")
-    refresh(page, FOUND)
+    refresh(page, file)
     assert page.read_text(encoding="utf-8") == once
-    assert once.startswith("# Before\n")
+    assert once.startswith(f"# Before\n\n{first}\n<!-- from results/benchmarks-other.json: begin -->\n")
     assert once.endswith("\nAfter\n")
     assert "old" not in once
     assert "Some CPU, 2 cores, 7.5 GiB, no GPU; 2 thread(s). torch 2.9.0" in once
@@ -47,16 +54,19 @@ def test_figures_that_say_little_are_said_to() -> None:
     assert "Taken with `--quick`" in section(FOUND | {"quick": True})
 
 
-def test_page_without_a_place_is_refused(tmp_path: Path) -> None:
+def test_page_without_a_place_is_refused(tmp_path: Path, file: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Nothing\n", encoding="utf-8")
     with pytest.raises(ValueError, match="no place for the table"):
-        refresh(page, FOUND)
+        refresh(page, file)
 
 
 def test_committed_page_shows_the_committed_figures() -> None:
     text = (ROOT / PAGE).read_text(encoding="utf-8")
-    assert section(read_json(ROOT / RESULTS)) in text
+    files = machines(ROOT / RESULTS.parent)
+    assert ROOT / RESULTS in files
+    for found in files:
+        assert begin(found) + "\n" + section(read_json(found)) in text
     assert precision_section(read_json(ROOT / PRECISION)) in text
 
 

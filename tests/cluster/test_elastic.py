@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,8 +20,9 @@ from pipeline.cluster import ray_session
 from pipeline.models.saved import WEIGHTS
 from pipeline.training.session import RunSpec
 from tests.cluster.test_training import plain, settings
+from tests.training_workers import training_workers
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
 ITERATIONS = 700
 MINE = "RESNET_TEST_OF"
@@ -32,7 +32,8 @@ MINE = "RESNET_TEST_OF"
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A Ray whose head computes nothing; nodes can be added and killed."""
-    monkeypatch.setenv(MINE, str(os.getpid()))
+    for name, value in {**ray_session.SETTINGS, MINE: str(os.getpid())}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "6")
     soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000}  # a lost node is known in 5 s, not 15
     ray_session._require_token()
@@ -85,14 +86,12 @@ def test_training_goes_on_with_the_nodes_that_are_left_and_takes_in_new_ones(
 @contextlib.contextmanager
 def stopped_workers() -> Iterator[None]:
     """Training stands still for the length of the block."""
-    found = [one for one in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in str(one.info["cmdline"])]
-    mine = [one for one in found if one.environ().get(MINE) == str(os.getpid())]
-    assert len(mine) == 1
-    mine[0].suspend()
+    (mine,) = training_workers(lambda process: process.environ().get(MINE) == str(os.getpid()))
+    mine.suspend()
     try:
         yield
     finally:
-        mine[0].resume()
+        mine.resume()
 
 
 def busy(*nodes: Any) -> int:

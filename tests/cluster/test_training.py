@@ -78,8 +78,7 @@ def assert_same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor
 
 def workers_here() -> list[psutil.Process]:
     """The processes of the workers that train for this one."""
-    found = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in str(p.info["cmdline"])]
-    return [p for p in found if psutil.Process().pid in {parent.pid for parent in p.parents()}]
+    return training_workers(lambda process: os.getpid() in {parent.pid for parent in process.parents()})
 
 
 @pytest.mark.usefixtures("ray_here")

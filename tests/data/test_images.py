@@ -69,7 +69,7 @@ def test_pixels_of_odd_images() -> None:
         (b"This is a text file.\n" * 30, "not an image (it begins with b'This is a text f')"),
         (jpeg(1)[:-200], "cannot be decoded (OSError: "),
         (encoded(picture(1), "PNG")[:-200], "cannot be decoded ("),
-        (jpeg(1)[:20], "cannot be decoded (" if jpeg(1)[:3] == b"" else "not an image ("),
+        (jpeg(1)[:20], "not an image ("),
         (encoded(Image.new("RGB", (1, 200))), "1x200 pixels: thinner than 2 pixels"),
         (encoded(Image.new("RGB", (300, 3))), "300x3 pixels: thinner than"),
         (encoded(Image.new("1", (40_000, 40_000)), "PNG"), "pixels"),

@@ -110,7 +110,7 @@ def test_a_killed_preparation_goes_on_where_it_was(tmp_path: Path, number: int) 
 @pytest.mark.slow
 def test_kill_9_half_way(tmp_path: Path) -> None:
     """A real process, killed while it writes; then the same again, undisturbed."""
-    write_ilsvrc2012(tmp_path / "source", train_images(60))
+    write_ilsvrc2012(tmp_path / "source", train_images(200))
     program = (
         "import sys; from pathlib import Path; from tests.data.material import data;"
         "from pipeline.data.prepare import prepare;"

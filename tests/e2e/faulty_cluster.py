@@ -19,9 +19,10 @@ from s3fs import S3FileSystem
 
 from infra.local_parts import LocalCluster
 from tests.e2e.clone import Clone, wait_for
+from tests.training_workers import training_workers
 
 RUN = "resnet8-s0"
-ITERATIONS = 120
+ITERATIONS = 300
 CHECKPOINT_EVERY = 20
 STEPS = list(range(10, ITERATIONS + 1, 10))
 NODES = 2
@@ -51,10 +52,14 @@ class Parts:
 
     def kill(self, part: str, only: str = "") -> None:
         """SIGKILL a part's processes; `only` those of this name."""
-        family = [process for process in self._family(part) if only in process.name()]
+        family = self._family(part)
+        killed = []
         for process in family:
-            process.kill()
-        psutil.wait_procs(family, timeout=30)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if only in process.name():
+                    process.kill()
+                    killed.append(process)
+        psutil.wait_procs(killed, timeout=30)
 
     def stopped(self, part: str) -> contextlib.AbstractContextManager[None]:
         """A part that is there and does not answer, for the length of the block."""
@@ -67,12 +72,14 @@ class Parts:
     @contextlib.contextmanager
     def _suspended(self, family: list[psutil.Process]) -> Iterator[None]:
         for process in family:
-            process.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
         try:
             yield
         finally:
             for process in family:
-                process.resume()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def _family(self, part: str) -> list[psutil.Process]:
         first = psutil.Process(json.loads((self.folder / "state.json").read_text())["processes"][part]["pid"])
@@ -80,13 +87,8 @@ class Parts:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that train."""
-        found = psutil.process_iter(["cmdline", "environ"])
-        return [
-            process
-            for process in found
-            if "RayTrainWorker" in " ".join(process.info["cmdline"] or [])
-            and (process.info["environ"] or {}).get("RAY_AUTH_TOKEN_PATH") == str(self.folder / "ray-token")
-        ]
+        token = str(self.folder / "ray-token")
+        return training_workers(lambda process: process.environ().get("RAY_AUTH_TOKEN_PATH") == token)
 
 
 class Project(Clone):
@@ -175,7 +177,7 @@ class Training:
 
 
 def _with_two_workers(tree: dict) -> None:
-    schedule = {"kind": "steps", "milestones": [90], "factor": 0.1}
+    schedule = {"kind": "steps", "milestones": [225], "factor": 0.1}
     tree["training"].update(iterations=ITERATIONS, schedule=schedule, bn_images=16, curve_every=10)
     tree["cluster"].update(workers=NODES, storage="s3://resnet/checkpoints", progress_seconds=0.2)
     tree["cluster"].update(checkpoint_every=CHECKPOINT_EVERY, max_failures=10)
