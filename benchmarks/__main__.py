@@ -1,6 +1,8 @@
 """Every benchmark, each in a process of its own; one table, kept in results/benchmarks.json and docs/performance.md.
 
-python -m benchmarks [ILSVRC2012_img_val.tar]
+    python -m benchmarks [ILSVRC2012_img_val.tar]
+
+With --quick or --only the figures are kept where --out says, if it says so.
 """
 
 from __future__ import annotations
@@ -51,11 +53,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     console().print(table(found))
     results = document(found, shared_machine=options.shared_machine, quick=options.quick)
-    write_json(options.out, results)
-    if options.out == RESULTS:
+    if out := options.out or _place_of_a_whole_run(options):
+        write_json(out, results)
+        print(f"written to {out}")
+    if out == RESULTS:
         refresh(PAGE, RESULTS)
-    print(f"written to {options.out}" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    if failed:
+        print(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
+
+
+def _place_of_a_whole_run(options: argparse.Namespace) -> Path | None:
+    """The published figures are those of all scripts, in full: a part of them is not put in their place."""
+    return None if options.quick or options.only else RESULTS
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -65,13 +75,12 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "source", type=Path, nargs="?", help=f"JPEG images: an archive or folder; by default what {DATA_VARIABLE} has"
     )
-    usual = tuple(name for name in SCRIPTS if name != "gpu" or torch.cuda.is_available())
-    parser.add_argument("--only", nargs="+", choices=tuple(SCRIPTS), default=usual, metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=tuple(SCRIPTS), metavar="NAME", help="these scripts alone")
     parser.add_argument(
         "--quick", action="store_true", help="see that they run, in a few minutes; the figures are poor"
     )
     parser.add_argument("--shared-machine", action="store_true", help="note that other work ran at the same time")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, help=f"file for the figures; {RESULTS} by default, where all are measured")
     return parser.parse_args(arguments)
 
 
@@ -79,8 +88,9 @@ def run_all(options: argparse.Namespace) -> tuple[list[Measurement], list[str]]:
     """The figures of all scripts, and the names of those that failed."""
     found: list[Measurement] = []
     failed = []
+    usual = [name for name in SCRIPTS if name != "gpu" or torch.cuda.is_available()]
     with tempfile.TemporaryDirectory() as folder:
-        for name in options.only:
+        for name in options.only or usual:
             file = Path(folder) / f"{name}.json"
             print(f"— {name}", flush=True)
             ended = subprocess.run(command(name, options, file), check=False)

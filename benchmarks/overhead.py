@@ -1,7 +1,7 @@
 """Iterations a second of CIFAR-10 training through Ray Train, MLflow and checkpoints against the bare loop.
 
 Ours is what the train stage does: Ray is started, a worker trains, reports its curve, keeps a checkpoint every so many
-iterations; the curve goes to an MLflow database. The peer is the same loop alone in this process, with as many threads.
+iterations; the curve goes to an MLflow database. The peer is the same loop alone in a process, with as many threads.
 Rates are those between a curve point near the start and the last. The start-up is from a Ray that runs, as
 `make reproduce` keeps one, to a point at which training has begun, less the time that it has taken by then. The last
 line is `ratio: <ours/peer>`.
@@ -12,11 +12,13 @@ line is `ratio: <ours/peer>`.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
         spec = make_spec(options.network, prepare_cifar(Path(name), options.images), options.iterations)
         where = cluster_settings(Path(name), options.checkpoint_every)
         staged, threads = Staged(spec, where), len(os.sched_getaffinity(0))
-        rates = interleaved(staged.rate, lambda: bare_rate(spec, threads), options.rounds)
+        rates = interleaved(staged.rate, lambda: alone(bare_rate, spec, threads), options.rounds)
     print(f"steady state over {', '.join(f'{seconds:.0f}' for seconds in staged.measured)} s of training")
     print(f"start of Ray: {', '.join(f'{seconds:.1f}' for seconds in staged.ray_starts)} s")
     print(f"start-up from there to the first iteration: {', '.join(f'{each:.1f}' for each in staged.start_ups)} s")
@@ -142,6 +144,7 @@ class Staged:
             tracked = TrainingRun.start_or_continue(
                 spec.experiment, spec.run, identity, spec.parameters(), {}, anew=True
             )
+            tracked.log_load()
             watch.hand_on = tracked.log_curves
             with cluster.train(spec, self.settings, watch.receive):
                 pass
@@ -165,6 +168,12 @@ class _Watch:
             self.start_up = time.monotonic() - self.began - rows[-1]["seconds"]
         self.rows = rows
         self.hand_on(rows)
+
+
+def alone(rate: Callable[..., float], *arguments: Any) -> float:
+    """`rate(*arguments)`, found in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(rate, *arguments).result()
 
 
 def bare_rate(spec: RunSpec, threads: int) -> float:

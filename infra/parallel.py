@@ -15,7 +15,10 @@ import networkx
 import psutil
 
 SECONDS_BETWEEN_LOOKS = 0.1
-SECONDS_TO_END = 20.0
+SECONDS_TO_END = 600.0
+"""For stages that were told to end: an iteration of training and its checkpoint may take minutes."""
+SECONDS_TO_BE_TOLD = 20.0
+"""After an interrupt that may have reached the stages or not."""
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock"]
 HINTS = ("To track the changes with git", "\tgit add", "To enable auto staging", "\tdvc config", "Use `dvc push`")
 Needs = dict[str, set[str]]
@@ -69,8 +72,9 @@ def run_stages(
     """Run the stages, at most `jobs` at once, each by a `dvc repro -s` of its own with `options`.
 
     A failure holds up only what depends on it. `on_finished` is called with each stage that succeeded, between starts.
-    Whatever ends this early (a signal, an error) ends the stages too, all at once. Ctrl-C reaches them as well: they
-    are told again only where they have not ended by then, as a training told twice ends without a checkpoint.
+    Whatever ends this early (a signal, an error) ends the stages too, all at once, and is waited for. A terminal's
+    Ctrl-C reaches them as well, and they are not told again, as a training told twice ends without a checkpoint: a
+    second Ctrl-C does that.
     """
     outcome, running = Outcome(), dict[str, _Running]()
     try:
@@ -82,7 +86,7 @@ def run_stages(
             _collect(running, outcome, on_finished)
             time.sleep(SECONDS_BETWEEN_LOOKS)
     except KeyboardInterrupt:
-        psutil.wait_procs(_families(running), timeout=SECONDS_TO_END)
+        psutil.wait_procs(_families(running), timeout=SECONDS_TO_END if _at_terminal() else SECONDS_TO_BE_TOLD)
         raise
     finally:
         _end(_families(running))
@@ -112,6 +116,15 @@ def _collect(running: dict[str, _Running], outcome: Outcome, on_finished: Callab
 
 def _families(running: Mapping[str, _Running]) -> list[psutil.Process]:
     return [process for stage in running.values() for process in stage.family()]
+
+
+def _at_terminal() -> bool:
+    """Whether a terminal's Ctrl-C interrupts this process, and its stages with it."""
+    try:
+        with open("/dev/tty", "rb") as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
 
 
 def _end(processes: list[psutil.Process]) -> None:

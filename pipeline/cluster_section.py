@@ -41,8 +41,9 @@ class Cluster(Section):
     """How long training goes on without a checkpoint that could be written, as while S3 is away, before it fails."""
     max_failures: int = Field(ge=0)
     """How often lost workers are replaced before the training fails."""
-    joining_seconds: float = Field(ge=0)
-    """How long nodes are waited for that would hold the workers, before the stage fails for want of them."""
+    joining_seconds: float | None = Field(ge=0)
+    """How long nodes are waited for that would hold the workers, before the stage fails; null waits without end, as
+    for nodes that the cluster adds by itself."""
     resize_seconds: float = Field(gt=0)
     """Elastic training takes nodes that came meanwhile this often, from its latest checkpoint on."""
     progress_seconds: float = Field(gt=0)

@@ -25,7 +25,8 @@ def pytest_configure() -> None:
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
-    hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=slow)
     hypothesis.settings.load_profile("suite")
     for name in [name for name in os.environ if name.startswith(OF_THE_USER) and name != TEST_DATA_VARIABLE]:
         del os.environ[name]

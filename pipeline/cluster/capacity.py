@@ -6,18 +6,16 @@ import time
 from collections.abc import Iterable, Mapping
 
 
-def require_room(workers: int, each: Mapping[str, float], patience: float) -> None:
+def require_room(workers: int, each: Mapping[str, float], patience: float | None) -> None:
     """Refuse, after `patience` seconds, workers that the cluster's nodes could not hold even if they were idle.
 
-    `each` are the resources of one worker. ValueError names what is asked for and what there is. Nothing is refused
-    on a cluster that Ray enlarges by itself.
+    `each` are the resources of one worker. ValueError names what is asked for and what there is. With None nothing is
+    refused: a cluster that adds nodes by itself adds them for work that waits, which there is only after this.
     """
-    from ray._private.state import state
-
+    if patience is None:
+        return
     deadline = time.monotonic() + patience
-    while not state.get_max_resources_from_cluster_config():
-        if places(living_nodes(), each) >= workers:
-            return
+    while places(living_nodes(), each) < workers:
         if time.monotonic() >= deadline:
             raise ValueError(_refusal(workers, each, living_nodes()))
         time.sleep(min(1.0, patience))
@@ -41,7 +39,8 @@ def _refusal(workers: int, each: Mapping[str, float], nodes: list[dict[str, floa
     return (
         f"cluster.workers: {workers} of {listed(each)} each do not fit into the Ray cluster, which has"
         f" {len(nodes)} {'node' if len(nodes) == 1 else 'nodes'} ({held}), room for {places(nodes, each)}: lower"
-        " cluster.workers, cluster.cpus_per_worker or cluster.gpus_per_worker, or add nodes"
+        " cluster.workers, cluster.cpus_per_worker or cluster.gpus_per_worker, or add nodes (where the cluster adds"
+        " them by itself, set cluster.joining_seconds to null)"
     )
 
 

@@ -25,8 +25,8 @@ SETTINGS = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that a signal left behind must not start another Ray
     "RAY_worker_niceness": "0",  # Ray's 15 starves training beside anything else that computes
-    # A driver's own figures, which no dashboard shows: gathering them has crashed it (Ray 2.60), by a segmentation fault
-    # in OpenTelemetry, whose thread runs even where no figures are collected.
+    # A driver's own figures, which no dashboard shows: gathering them has crashed it (Ray 2.60) by a segmentation
+    # fault in OpenTelemetry, whose thread runs even where no figures are collected.
     "RAY_enable_metrics_collection": "0",
     "RAY_enable_open_telemetry": "0",
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import SCRIPTS, main
+from benchmarks.record import Measurement
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +42,16 @@ def test_a_failed_script_is_named_and_the_others_figures_kept(
     assert main(["--quick", "--only", "limits", "loader", "--out", str(out)]) == 1
     assert "failed: loader" in capfd.readouterr().out
     assert len(json.loads(out.read_text())["benchmarks"]) == 3
+
+
+@pytest.mark.parametrize("words", [["--quick"], ["--only", "limits"]])
+def test_a_part_takes_no_published_figures_place(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("benchmarks.__main__.run_all", lambda _: ([Measurement("one", 1.0, None, "s")], []))
+    assert main(words) == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_written_when_no_script_gives_a_figure(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.cluster.capacity import places
+from pipeline.cluster.capacity import places, require_room
 
 NODES = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 3.0}, {"CPU": 4.0, "GPU": 1.0}]
 
@@ -20,3 +20,7 @@ NODES = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 3.0}, {"CPU": 4.0, "GPU": 1.0}]
 )
 def test_workers_lie_on_one_node_each(each: dict[str, float], expected: int) -> None:
     assert places(NODES, each) == expected
+
+
+def test_nothing_is_refused_where_the_cluster_adds_nodes_by_itself() -> None:
+    require_room(1000, {"CPU": 1000.0}, patience=None)

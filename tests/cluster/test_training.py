@@ -27,6 +27,7 @@ from pipeline.models.saved import WEIGHTS, load_network
 from pipeline.storage import Retry
 from pipeline.training.session import RunSpec, Session
 from tests.e2e.clone import wait_for
+from tests.training_workers import training_workers
 
 pytestmark = pytest.mark.slow
 
