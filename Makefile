@@ -12,8 +12,8 @@ PORT ?= 5000
 TESTS ?=
 DVC_OPTIONS ?=
 JOBS ?= 1
-NODES ?= 2
-CPUS ?= 1
+NODES ?=
+CPUS ?=
 SUBMIT_OPTIONS ?=
 PINS_OPTIONS ?=
 
@@ -58,7 +58,7 @@ reproduce: $(READY) ## run the experiment in params.yaml through DVC and print i
 	@$(BIN)/python -m infra.reproduce -j $(JOBS) $(DVC_OPTIONS)
 
 cluster: $(READY) ## start S3, MLflow and Ray on this machine's loopback (NODES, CPUS each)
-	@$(BIN)/python -m infra.cluster up --nodes $(NODES) --cpus $(CPUS)
+	@$(BIN)/python -m infra.cluster up $(if $(NODES),--nodes $(NODES)) $(if $(CPUS),--cpus $(CPUS))
 
 cluster-down: $(READY) ## stop what `make cluster` started
 	@$(BIN)/python -m infra.cluster down

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from infra.local_parts import LocalCluster
+from infra.local_parts import USUAL_CPUS, USUAL_NODES, LocalCluster
 from infra.processes import StartError
 
 FOLDER = ".cluster"
@@ -37,8 +37,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--folder", default=FOLDER, help="where its secrets, logs and data lie (default: %(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start what is not running")
-    up.add_argument("--nodes", type=int, default=2, help="Ray nodes besides the head (default: %(default)s)")
-    up.add_argument("--cpus", type=int, default=1, help="CPUs of each (default: %(default)s)")
+    up.add_argument("--nodes", type=int, help=f"Ray nodes besides the head (default: as before, else {USUAL_NODES})")
+    up.add_argument("--cpus", type=int, help=f"CPUs of each (default: as before, else {USUAL_CPUS})")
     for name, usual in LocalCluster.USUAL_PORTS.items():
         note = f"0: {usual}, or any free one where that is taken"
         up.add_argument(f"--{name}-port", type=int, default=0, metavar="PORT", help=note)
@@ -50,12 +50,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _up(cluster: LocalCluster, options: argparse.Namespace) -> int:
     started = time.monotonic()
-    if cluster.running() and all(cluster.running().values()):
-        print("already running:")
-        return _status(cluster)
     ports = {name: getattr(options, f"{name}_port") for name in LocalCluster.USUAL_PORTS}
     try:
-        cluster.start(options.nodes, options.cpus, ports)
+        if not cluster.start(options.nodes, options.cpus, ports):
+            print("already running:")
+            return _status(cluster)
     except StartError as error:
         print(error, file=sys.stderr)
         return 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import shlex
 import shutil
 import sys
@@ -17,12 +16,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from infra import parts, processes
+from infra.secret_files import Secrets, write_private
 
 HOST = "127.0.0.1"
 HEAD_ADDRESS = "127.0.0.2"
 """Ray takes 127.0.0.1 for the machine's outside address."""
 BACKEND = "MLFLOW_BACKEND_STORE_URI"
 """Names a database for MLflow, such as postgresql://…; otherwise SQLite in the cluster's folder."""
+USUAL_NODES, USUAL_CPUS = 2, 1
 STORE_BYTES = 300_000_000
 KNOWN_BY = {"s3": ("s3", "mlflow", "ray-"), "mlflow": ("mlflow", "ray-"), "ray": ("ray-",), "dashboard": ("ray-head",)}
 """The parts that were started with each port, by the beginnings of their names."""
@@ -38,6 +39,7 @@ class LocalCluster:
     def __init__(self, folder: Path, state: dict[str, Any]) -> None:
         self.folder = folder
         self._state = state
+        self._secrets = Secrets(folder)
 
     @classmethod
     def load(cls, folder: Path) -> LocalCluster:
@@ -77,16 +79,22 @@ class LocalCluster:
         """Ray's address for drivers."""
         return f"{HEAD_ADDRESS}:{self._state['ports']['ray']}"
 
-    def start(self, nodes: int, cpus: int, ports: dict[str, int]) -> None:
-        """Start every part that does not run, and wait until each answers. StartError when one does not.
+    def start(self, nodes: int | None, cpus: int | None, ports: dict[str, int]) -> bool:
+        """Start every part that does not run, wait until each answers, and say whether there was any.
 
-        Parts that died are started with the ports, keys and data they had; the number of nodes and CPUs is as given,
-        and a port that is asked for too, where no part that knows another one runs.
+        Parts that died are started with the ports, keys and data they had, the nodes (None) as many and as large as
+        before. StartError when one does not start, or where parts that run are other than is asked for.
         """
-        self._state |= {"cpus": cpus, "ports": self._choose_ports(ports), "processes": self._processes}
-        self._write_secrets()
+        nodes, cpus = self._choose_nodes(nodes, cpus)
+        wanted = {"s3", "mlflow", "ray-head", *map(_node_name, range(1, nodes + 1))}
+        records = {name: record for name, record in self._processes.items() if name in wanted}
+        self._state |= {"cpus": cpus, "ports": self._choose_ports(ports), "processes": records}
+        self._state["backend"] = self._choose_backend()
+        if {name for name, lives in self.running().items() if lives} == wanted:
+            return False
+        self._secrets.make()
         self._start("s3", self._weed(), self._base(), self._s3_answers)
-        self._make_buckets()
+        parts.make_buckets(self.endpoint, self._secrets.keys("admin"))
         waits = [self._begin("mlflow", *self._mlflow(), self._mlflow_answers)]
         if processes.find(self._processes.get("ray-head")) is None:
             # Nodes of a head that died end within a minute, and join no other.
@@ -95,10 +103,11 @@ class LocalCluster:
         waits.append(self._begin("ray-head", self._head(), self._node_environment(), self._dashboard_answers))
         for wait in waits:
             wait()
-        for number in range(1, nodes + 1):  # one by one: nodes that start at once in one session disturb each other
-            name = f"ray-node-{number}"
+        for name in map(_node_name, range(1, nodes + 1)):
+            # One by one: nodes that start at once in one session disturb each other.
             self._start(name, self._node(_address(name), cpus), self._node_environment(), self._joined(name))
         self._write_environment()
+        return True
 
     def stop(self) -> list[str]:
         """Stop what was started here, S3 after those who use it; the names of those that ran. Ray's logs are kept."""
@@ -110,8 +119,8 @@ class LocalCluster:
             with contextlib.suppress(OSError):
                 shutil.copytree(Path(ray) / "session_latest/logs", self.folder / "logs/ray", dirs_exist_ok=True)
             shutil.rmtree(ray, ignore_errors=True)
-        self._state.pop("processes", None)
-        self._state.pop("ports", None)
+        for key in ("processes", "ports", "backend", "cpus"):
+            self._state.pop(key, None)
         (self.folder / "env").unlink(missing_ok=True)
         self._save()
         return stopped
@@ -122,18 +131,33 @@ class LocalCluster:
             "RAY_ADDRESS": self.gcs,
             "RAY_API_SERVER_ADDRESS": f"http://{HOST}:{self._state['ports']['dashboard']}",
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(self._token),
+            "RAY_AUTH_TOKEN_PATH": str(self._secrets.token),
         }
-        return shell | parts.client_environment(self.endpoint, self.tracking_uri, self._keys("project"))
+        return shell | parts.client_environment(self.endpoint, self.tracking_uri, self._secrets.keys("project"))
 
     @property
     def _processes(self) -> dict[str, Any]:
         found: dict[str, Any] = self._state.get("processes", {})
         return found
 
-    @property
-    def _token(self) -> Path:
-        return self.folder / "ray-token"
+    def _choose_nodes(self, nodes: int | None, cpus: int | None) -> tuple[int, int]:
+        """How many nodes of how many CPUs: as asked for, as before, or the usual. StartError where others run."""
+        before = [name for name in self._processes if name.startswith("ray-node")]
+        running = [name for name in before if self.running()[name]]
+        nodes, size = nodes or len(before) or USUAL_NODES, self._state.get("cpus", USUAL_CPUS)
+        if running and (cpus not in (None, size) or len(running) > nodes):
+            raise processes.StartError(
+                f"{len(running)} {'node' if len(running) == 1 else 'nodes'} of {size} CPU run, where {nodes} of"
+                f" {cpus or size} are asked for; `make cluster-down` first"
+            )
+        return nodes, cpus or size
+
+    def _choose_backend(self) -> str:
+        """MLflow's database: of the one that runs or died, else as this shell names it. StartError for another one."""
+        asked, before = os.environ.get(BACKEND), self._state.get("backend")
+        if asked and before and asked != before:
+            raise processes.StartError(f"{BACKEND} names another database than MLflow has; `make cluster-down` first")
+        return asked or before or f"sqlite:///{self.folder / 'mlflow.db'}"
 
     def _choose_ports(self, wanted: dict[str, int]) -> dict[str, int]:
         """The ports asked for, those of before, or the usual ones. StartError where running parts know another one."""
@@ -148,25 +172,9 @@ class LocalCluster:
                 )
         return {name: wanted[name] or port for name, port in kept.items()}
 
-    def _keys(self, name: str) -> parts.Keys:
-        return parts.Keys(**json.loads((self.folder / "secrets.json").read_text(encoding="utf-8"))[name])
-
-    def _write_secrets(self) -> None:
-        """Make keys and a token, once, in files of the owner's."""
-        path = self.folder / "secrets.json"
-        if not path.exists():
-            made = {
-                name: {"access_key": f"{name}-{secrets.token_hex(6)}", "secret_key": secrets.token_urlsafe(32)}
-                for name in ("admin", "project", "mlflow")
-            }
-            _write_private(path, parts.as_json(made))
-            _write_private(self._token, secrets.token_hex(32))
-        keys = [self._keys(name) for name in ("admin", "project", "mlflow")]
-        _write_private(self.folder / "s3.json", parts.as_json(parts.s3_identities(*keys)))
-
     def _write_environment(self) -> None:
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment().items()]
-        _write_private(self.folder / "env", "".join(lines))
+        write_private(self.folder / "env", "".join(lines))
 
     def _base(self) -> dict[str, str]:
         """This shell's environment without another cluster's settings."""
@@ -175,8 +183,11 @@ class LocalCluster:
         return kept | {"PYTHONUNBUFFERED": "1", "PATH": programs}
 
     def _node_environment(self) -> dict[str, str]:
-        client = parts.client_environment(self.endpoint, self.tracking_uri, self._keys("project"))
-        mine = {"RAY_AUTH_TOKEN_PATH": str(self._token), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": SECONDS_TO_DRAIN}
+        client = parts.client_environment(self.endpoint, self.tracking_uri, self._secrets.keys("project"))
+        mine = {
+            "RAY_AUTH_TOKEN_PATH": str(self._secrets.token),
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": SECONDS_TO_DRAIN,
+        }
         return self._base() | parts.RAY_SETTINGS | parts.NO_METRICS | client | mine
 
     def _weed(self) -> list[str]:
@@ -188,11 +199,10 @@ class LocalCluster:
         return parts.weed_command(program, str(data), config, self._state["ports"]["s3"], others, HOST)
 
     def _mlflow(self) -> tuple[list[str], dict[str, str]]:
-        backend = os.environ.get(BACKEND) or f"sqlite:///{self.folder / 'mlflow.db'}"
         command = parts.mlflow_command(HOST, self._state["ports"]["mlflow"], workers=1)
-        keys = parts.client_environment(self.endpoint, self.tracking_uri, self._keys("mlflow"))
+        keys = parts.client_environment(self.endpoint, self.tracking_uri, self._secrets.keys("mlflow"))
         del keys["MLFLOW_TRACKING_URI"]
-        return command, self._base() | keys | parts.mlflow_environment(backend)
+        return command, self._base() | keys | parts.mlflow_environment(self._state["backend"])
 
     def _head(self) -> list[str]:
         ports = self._state["ports"]
@@ -227,7 +237,7 @@ class LocalCluster:
         self._begin(name, command, environment, ready)()
 
     def _save(self) -> None:
-        _write_private(self.folder / "state.json", parts.as_json(self._state))
+        write_private(self.folder / "state.json", parts.as_json(self._state))
 
     def _s3_answers(self) -> bool:
         # It has read its keys when it asks for some.
@@ -241,7 +251,7 @@ class LocalCluster:
 
     def _living_nodes(self) -> dict[str, set[str]]:
         """The nodes that Ray's head takes to be alive, by address; none where it does not answer."""
-        token = self._token.read_text(encoding="utf-8")
+        token = self._secrets.token.read_text(encoding="utf-8")
         url = f"http://{HOST}:{self._state['ports']['dashboard']}/api/v0/nodes"
         request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
         try:
@@ -252,20 +262,9 @@ class LocalCluster:
         alive = [(node["node_ip"], node["node_id"]) for node in nodes if node["state"] == "ALIVE"]
         return {address: {node for at, node in alive if at == address} for address, _ in alive}
 
-    def _make_buckets(self) -> None:
-        import boto3
 
-        keys = self._keys("admin")
-        client = boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=keys.access_key,
-            aws_secret_access_key=keys.secret_key,
-            region_name=parts.REGION,
-        )
-        there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
-        for bucket in {parts.BUCKET, parts.MLFLOW_BUCKET} - there:
-            client.create_bucket(Bucket=bucket)
+def _node_name(number: int) -> str:
+    return f"ray-node-{number}"
 
 
 def _address(node: str) -> str:
@@ -298,11 +297,3 @@ def _status_of(url: str) -> int | None:
         return error.code
     except OSError:
         return None
-
-
-def _write_private(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    partial.replace(path)

@@ -130,3 +130,19 @@ def client_environment(endpoint: str | None, tracking_uri: str, keys: Keys | Non
 def as_json(tree: dict[str, Any]) -> str:
     """The text of a configuration file."""
     return json.dumps(tree, indent=2) + "\n"
+
+
+def make_buckets(endpoint: str, admin: Keys) -> None:
+    """Make the buckets that the S3 server at `endpoint` lacks."""
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=admin.access_key,
+        aws_secret_access_key=admin.secret_key,
+        region_name=REGION,
+    )
+    there = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+    for bucket in {BUCKET, MLFLOW_BUCKET} - there:
+        client.create_bucket(Bucket=bucket)

@@ -35,12 +35,15 @@ class ServerError(ValueError):
 
 
 def command(uri: str, host: str = "127.0.0.1", port: int = PORT) -> list[str]:
-    """What serves the pages of a database; ServerError for a URI that is a server already."""
+    """What serves the pages of the database at `uri`, which it finds in its environment, as that may hold a password.
+
+    ServerError for a URI that is a server already.
+    """
     if uri.startswith("http"):
         raise ServerError(f"{store.shown_uri()}: is a server; open it in a browser")
     serve = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     root = store.artifact_root(uri)
-    return [*serve, "--backend-store-uri", uri, *(["--default-artifact-root", root] if root else [])]
+    return [*serve, *(["--default-artifact-root", root] if root else [])]
 
 
 def run_page(run_id: str) -> str:
@@ -110,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 0 if isinstance(error, ServerError) else 2
-    return _served(serve, {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    settings = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return _served(serve, {**os.environ, **settings})
 
 
 def _served(serve: Sequence[str], environment: Mapping[str, str]) -> int:

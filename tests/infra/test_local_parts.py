@@ -1,25 +1,26 @@
-"""The ports of the one-machine cluster, between its commands."""
+"""The one-machine cluster between its commands: its ports, nodes and database."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from infra.local_parts import LocalCluster
+from infra.local_parts import BACKEND, LocalCluster
 from infra.processes import StartError
 
 BEFORE = {"s3": 8001, "mlflow": 8002, "ray": 8003, "dashboard": 8004}
 NONE = dict.fromkeys(BEFORE, 0)
 
 
-def cluster(folder: Path, *running: str) -> LocalCluster:
+def cluster(folder: Path, *running: str, parts: Sequence[str] = ("s3", "mlflow", "ray-head")) -> LocalCluster:
     alive = {"pid": os.getpid(), "created": psutil.Process().create_time()}
     dead = {"pid": os.getpid(), "created": 0.0}
-    records: dict[str, Any] = {name: alive if name in running else dead for name in ("s3", "mlflow", "ray-head")}
+    records: dict[str, Any] = {name: alive if name in running else dead for name in parts}
     return LocalCluster(folder, {"ports": BEFORE, "cpus": 1, "processes": records})
 
 
@@ -30,6 +31,36 @@ def test_a_port_asked_for_wins_over_the_one_before_unless_it_is_known_to_a_runni
     assert cluster(tmp_path, "s3")._choose_ports({**NONE, "s3": 8001}) == BEFORE
     with pytest.raises(StartError, match=r"--s3-port 9000: mlflow run with 8001; `make cluster-down` first"):
         cluster(tmp_path, "mlflow")._choose_ports({**NONE, "s3": 9000})
+
+
+def with_nodes(folder: Path, running: int, dead: int) -> LocalCluster:
+    names = [f"ray-node-{number}" for number in range(1, running + dead + 1)]
+    return cluster(folder, *names[:running], parts=("s3", "mlflow", "ray-head", *names))
+
+
+def test_nodes_are_as_before_unless_others_are_asked_for(tmp_path: Path) -> None:
+    assert LocalCluster(tmp_path, {})._choose_nodes(None, None) == (2, 1)
+    assert LocalCluster(tmp_path, {})._choose_nodes(4, 3) == (4, 3)
+    assert with_nodes(tmp_path, 3, 0)._choose_nodes(None, None) == (3, 1)
+    assert with_nodes(tmp_path, 1, 1)._choose_nodes(4, 1) == (4, 1)
+    assert with_nodes(tmp_path, 1, 1)._choose_nodes(1, None) == (1, 1), "the dead one is forgotten"
+    with pytest.raises(StartError, match=r"2 nodes of 1 CPU run, where 1 of 1 are asked for; `make"):
+        with_nodes(tmp_path, 2, 0)._choose_nodes(1, None)
+    with pytest.raises(StartError, match="1 node of 1 CPU run, where 2 of 4 are asked for"):
+        with_nodes(tmp_path, 1, 1)._choose_nodes(None, 4)
+
+
+def test_mlflow_keeps_its_database_until_the_cluster_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(BACKEND, raising=False)
+    assert LocalCluster(tmp_path, {})._choose_backend() == f"sqlite:///{tmp_path}/mlflow.db"
+    started = LocalCluster(tmp_path, {"backend": "postgresql://here"})
+    assert started._choose_backend() == "postgresql://here", "in a shell that does not name it"
+    monkeypatch.setenv(BACKEND, "postgresql://there")
+    assert LocalCluster(tmp_path, {})._choose_backend() == "postgresql://there"
+    with pytest.raises(StartError, match="names another database than MLflow has"):
+        started._choose_backend()
 
 
 def test_a_part_that_lives_and_does_not_answer_is_not_said_to(tmp_path: Path) -> None:

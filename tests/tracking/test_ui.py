@@ -91,9 +91,11 @@ def test_the_pages_show_the_store_at_hand(tracking: str, tmp_path: Path) -> None
     try:
         assert "digits" in [each["name"] for each in _experiments(port, process)]
         family = psutil.Process(process.pid).children(recursive=True)
+        words = [word for child in family for word in child.cmdline()]
         process.terminate()
         assert process.wait(30) == 143
         assert family
+        assert not [word for word in words if tracking in word], "a database's address may hold a password"
         assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
