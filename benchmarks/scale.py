@@ -21,7 +21,10 @@ from pipeline.storage import read_json
 GPUS = (1, 8, 64)
 BEGIN, END = "<!-- from benchmarks.scale: begin -->\n", "<!-- end of scale -->\n"
 TRAINING_VIEWS = "loader, training views on one core"
+MEASURED_KB = 54.0
+"""kB of the images of that measurement; heavier ones take in proportion longer."""
 ITERATIONS, BATCH = 600_000, 256
+TEST_IMAGES = 50_000
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class Assumptions:
     gpus_a_machine: int = 8
     overlap: float = 0.7
     """Share of the gradients' exchange that is hidden behind the backward pass."""
+    test_every: int = 20_000
+    """Iterations between passes over the test images for the curve, as the preset has it."""
+    test_rate: float = 150.0
+    """Images/s of such a pass on one GPU, whose process decodes them by itself."""
     price: float = 4.0
     """Dollars for a GPU's hour, its share of the machine with it."""
 
@@ -53,6 +60,9 @@ class Plan:
     rates: dict[str, float]
     """Images/s of all GPUs together that each resource would allow."""
     hours: float
+    """Testing for the curve included."""
+    testing: float
+    """Hours of them."""
     dollars: float
 
     @property
@@ -84,7 +94,8 @@ def section(results: dict[str, Any], assumed: Assumptions) -> str:
     """The table with its assumptions, as the page shows it."""
     views = views_a_core(results)
     plans = [plan(gpus, views, gradient_bytes("resnet50"), assumed) for gpus in GPUS]
-    return table(plans) + f"\nMeasured: {views:,.0f} training views a second and core. Assumed: {_in_words(assumed)}.\n"
+    measured = f"{views:,.0f} training views a second and core, of images of {MEASURED_KB:g} kB"
+    return table(plans) + f"\nMeasured: {measured}. Assumed: {_in_words(assumed)}.\n"
 
 
 def _in_words(assumed: Assumptions) -> str:
@@ -109,11 +120,12 @@ def plan(gpus: int, views: float, gradients: float, assumed: Assumptions) -> Pla
     machines = -(-gpus // assumed.gpus_a_machine)
     rates = {
         "GPUs": _with_exchange(gpus, machines, gradients, assumed),
-        "decoding": gpus * assumed.cores_a_gpu * views,
+        "decoding": gpus * assumed.cores_a_gpu * views * min(1.0, MEASURED_KB / assumed.image_kb),
         "S3": machines * assumed.s3_gbit_a_machine * 1e9 / 8 / (assumed.image_kb * 1e3),
     }
-    hours = ITERATIONS * BATCH / min(rates.values()) / 3600
-    return Plan(gpus, rates, hours, hours * gpus * assumed.price)
+    testing = ITERATIONS / assumed.test_every * TEST_IMAGES / (gpus * assumed.test_rate) / 3600
+    hours = ITERATIONS * BATCH / min(rates.values()) / 3600 + testing
+    return Plan(gpus, rates, hours, testing, hours * gpus * assumed.price)
 
 
 def _with_exchange(gpus: int, machines: int, gradients: float, assumed: Assumptions) -> float:
@@ -127,14 +139,14 @@ def _with_exchange(gpus: int, machines: int, gradients: float, assumed: Assumpti
 def table(plans: Sequence[Plan]) -> str:
     """A row a number of GPUs, in Markdown."""
     lines = [
-        "| GPUs | images/s | hours | dollars | bottleneck | GPUs allow | decoding allows | S3 allows |",
-        "|--:|--:|--:|--:|---|--:|--:|--:|",
+        "| GPUs | images/s | hours | testing | dollars | bottleneck | GPUs allow | decoding allows | S3 allows |",
+        "|--:|--:|--:|--:|--:|---|--:|--:|--:|",
     ]
     for one in plans:
         allowed = " | ".join(f"{one.rates[name]:,.0f}" for name in ("GPUs", "decoding", "S3"))
         lines.append(
-            f"| {one.gpus} | {one.images_per_second:,.0f} | {one.hours:.1f} | {one.dollars:,.0f} | {one.bottleneck} |"
-            f" {allowed} |"
+            f"| {one.gpus} | {one.images_per_second:,.0f} | {one.hours:.1f} | {one.testing:.1f} | {one.dollars:,.0f} |"
+            f" {one.bottleneck} | {allowed} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -16,6 +16,7 @@ from pipeline.evaluation.parts import Job, Part, assemble, in_turn, make_job, pl
 from pipeline.evaluation.precision_error import PrecisionError, precision_error
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.predictor import Predictor, Protocol
+from pipeline.exactness import without_tf32
 from pipeline.models.responses import layer_responses
 from pipeline.provenance import gather_provenance, now
 from pipeline.schema import MultiScale, SingleView
@@ -110,7 +111,8 @@ def _precision_error(at: stage.Stage, predictor: Predictor, store: Store) -> Pre
     images = [split.image(i) for i in range(min(PRECISION_IMAGES, split.n_images))]
     batch_size = at.params.evaluation.batch_size
     exact = Predictor.load(paths.model_dir(at.experiment, at.run), device=predictor.device, batch_size=batch_size)
-    return precision_error(predictor, exact, images, name, protocol)
+    with without_tf32():
+        return precision_error(predictor, exact, images, name, protocol)
 
 
 def _first_protocol(at: stage.Stage) -> tuple[str, Protocol]:

@@ -46,8 +46,8 @@ INTRODUCTION = """\
 
 Made by `python -m tools.results_page` from the `metrics.json` of each experiment; not edited by hand. Errors are top-1,
 in percent, of the last iteration's weights. Whole parameters, package versions and digests of data and weights are in
-`metrics.json` under `provenance`, and on the report page. Figures of speed are with their commands in
-[data.md](data.md). An experiment that has no section here has not been run.
+`metrics.json` under `provenance`, and on the report page. Figures of speed are in [performance.md](performance.md). An
+experiment that has no section here has not been run.
 """
 
 

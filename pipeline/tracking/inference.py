@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.data.resize import scaled_size
 from pipeline.evaluation.predictor import Predictor, Protocol
+from pipeline.exactness import without_tf32
 from pipeline.schema import Evaluation, MultiScale
 from pipeline.storage import read_json, sha256_file
 from pipeline.tracking.images import as_images
@@ -43,7 +44,8 @@ class Model:
         if protocol not in self.protocols:
             raise ValueError(f"protocol: '{protocol}' is not one of this model's: {', '.join(self.protocols)}")
         chosen = self.protocols[protocol]
-        return np.concatenate([self._averaged(part, chosen) for part in list(parts(as_images(data), chosen))])
+        with without_tf32():  # as the evaluate stage
+            return np.concatenate([self._averaged(part, chosen) for part in list(parts(as_images(data), chosen))])
 
     def _averaged(self, images: Sequence[np.ndarray], protocol: Protocol) -> np.ndarray:
         if len(self._members) == 1:

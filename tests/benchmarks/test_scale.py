@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ours import preset
 from benchmarks.page import PAGE, RESULTS
 from benchmarks.scale import Assumptions, gradient_bytes, plan, section, views_a_core
 from pipeline.storage import read_json
@@ -19,7 +20,8 @@ def test_one_gpu_takes_the_schedules_images_by_its_rate() -> None:
     found = plan(1, 500.0, 1e8, PLENTY)
     assert found.bottleneck == "GPUs"
     assert found.images_per_second == pytest.approx(1000)
-    assert found.hours == pytest.approx(600_000 * 256 / 1000 / 3600)
+    assert found.testing == pytest.approx(30 * 50_000 / 150 / 3600)
+    assert found.hours == pytest.approx(600_000 * 256 / 1000 / 3600 + found.testing)
     assert found.dollars == pytest.approx(2 * found.hours)
 
 
@@ -31,9 +33,13 @@ def test_exchange_slows_several_machines_alone() -> None:
 
 def test_the_scarcest_resource_is_the_bottleneck() -> None:
     slow_decoding = plan(8, 10.0, 1e8, replace(PLENTY, cores_a_gpu=2))
-    assert (slow_decoding.bottleneck, slow_decoding.images_per_second) == ("decoding", pytest.approx(160))
+    assert (slow_decoding.bottleneck, slow_decoding.images_per_second) == ("decoding", pytest.approx(160 * 54 / 110))
     slow_storage = plan(64, 500.0, 1e8, replace(PLENTY, s3_gbit_a_machine=0.88))
     assert (slow_storage.bottleneck, slow_storage.images_per_second) == ("S3", pytest.approx(8000))
+
+
+def test_the_preset_tests_as_often_as_is_assumed() -> None:
+    assert preset("imagenet")["training"]["test_every"] == Assumptions().test_every
 
 
 def test_gradients_of_resnet50_are_a_hundred_megabytes() -> None:

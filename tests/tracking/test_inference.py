@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.tracking import inference, scoring
 from pipeline.tracking.inference import MOST_SCALED, Model, parts, scaled_pixels
@@ -38,14 +40,33 @@ def test_images_are_taken_in_parts_and_strips_are_refused() -> None:
         list(parts([image(20, 20 * 20_000)] * 100, PROTOCOLS["center_crop"]))
 
 
-def test_parts_give_what_all_at_once_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    """A network that was never trained, as it is served."""
     _stage_members(tmp_path / "members", {"resnet8-s0": model_folder(tmp_path, "resnet8-s0", 0)})
     (tmp_path / "evaluation.json").write_text(EVALUATION.model_dump_json())
-    model = Model(tmp_path / "members", tmp_path / "evaluation.json")
+    return Model(tmp_path / "members", tmp_path / "evaluation.json")
+
+
+def test_parts_give_what_all_at_once_gives(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = model.probabilities(images(7), "multi_scale")
     monkeypatch.setattr(inference, "MOST_SCALED", 3 * 400)
     assert [len(part) for part in parts(list(images(7)), PROTOCOLS["multi_scale"])] == [3, 3, 1]
     assert np.abs(model.probabilities(images(7), "multi_scale") - whole).max() < 1e-6
+
+
+def test_fp32_is_fp32_on_gpus_too(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    predict = model._members[0].predict
+
+    def watched(*arguments: Any) -> np.ndarray:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return predict(*arguments)
+
+    monkeypatch.setattr(model._members[0], "predict", watched)
+    model.probabilities(images(2), "center_crop")
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32, "and the process keeps its setting"
 
 
 def test_a_process_that_is_no_scoring_server_is_left_alone() -> None:
