@@ -142,12 +142,12 @@ class LocalCluster:
 
     def _choose_nodes(self, nodes: int | None, cpus: int | None) -> tuple[int, int]:
         """How many nodes of how many CPUs: as asked for, as before, or the usual. StartError where others run."""
-        before = [name for name in self._processes if name.startswith("ray-node")]
-        running = [name for name in before if self.running()[name]]
+        before = {name: lives for name, lives in self.running().items() if name.startswith("ray-node")}
+        running = sum(before.values())
         nodes, size = nodes or len(before) or USUAL_NODES, self._state.get("cpus", USUAL_CPUS)
-        if running and (cpus not in (None, size) or len(running) > nodes):
+        if running and (cpus not in (None, size) or running > nodes):
             raise processes.StartError(
-                f"{len(running)} {'node' if len(running) == 1 else 'nodes'} of {size} CPU run, where {nodes} of"
+                f"{running} {'node' if running == 1 else 'nodes'} of {size} CPU run, where {nodes} of"
                 f" {cpus or size} are asked for; `make cluster-down` first"
             )
         return nodes, cpus or size

@@ -30,7 +30,8 @@ def test_preset_composes_and_passes(experiment: str, cluster: str, tmp_path: Pat
     check_networks(params)
     assert params.experiment == experiment
     assert params.cluster.least_workers >= 1
-    assert (params.cluster.joining_seconds is None) == (cluster == "autoscaling")
+    waits = params.cluster.joining_seconds
+    assert waits is None if cluster == "autoscaling" else waits is not None and waits < 60
 
 
 def test_params_yaml_is_the_composition_of_the_defaults(tmp_path: Path) -> None:

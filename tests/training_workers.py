@@ -13,6 +13,14 @@ def training_workers(chosen: Callable[[psutil.Process], bool]) -> list[psutil.Pr
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if "RayTrainWorker" in " ".join(process.cmdline()) and chosen(process):
+            if trains(process) and chosen(process):
                 found.append(process)
     return found
+
+
+def trains(process: psutil.Process) -> bool:
+    """Whether it is a training's worker; no longer, where it has ended meanwhile."""
+    try:
+        return "RayTrainWorker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from pipeline.cluster import ray_session
 from pipeline.models.saved import WEIGHTS
 from pipeline.training.session import RunSpec
 from tests.cluster.test_training import plain, settings
+from tests.e2e.clone import wait_for
 from tests.training_workers import training_workers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
@@ -100,10 +100,3 @@ def busy(*nodes: Any) -> int:
 
     free = available_resources_per_node()
     return sum(free.get(node.node_id, {"CPU": 1.0}).get("CPU", 0.0) == 0.0 for node in nodes)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.1)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -244,8 +245,12 @@ def kill_loader_processes_and_go_on(loader: TrainingLoader) -> None:
     workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
     assert len(workers) == 2
     os.kill(workers[1].pid, signal.SIGKILL)
-    for _ in range(20):
-        next(iterator)
+    killed = time.monotonic()
+    try:
+        for _ in range(20):
+            next(iterator)
+    finally:
+        assert time.monotonic() - killed < 60
 
 
 def run_in_thread(loader: TrainingLoader) -> None:
@@ -269,7 +274,7 @@ from tests.data.test_loader import JITTER, Store, kill_loader_processes_and_go_o
 if __name__ == "__main__":
     kill_loader_processes_and_go_on(make(Store.open({str(folder_of(stores["encoded"]))!r}), JITTER, processes=2))
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=200)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 1
     assert re.search(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", ended.stderr), ended.stderr
 

@@ -337,11 +337,13 @@ def wait_for_words(log: Path, words: str, seconds: float = 120.0) -> None:
         time.sleep(0.1)
 
 
-def test_without_a_cluster_the_message_says_what_to_do(tmp_path: Path) -> None:
+def test_without_a_cluster_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clone = Clone(tmp_path)
     done = clone.run("infra.submit", "--address", "http://127.0.0.1:9", check=False)
     assert done.returncode == 2
     assert "`make cluster`" in done.stdout
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    assert "RAY_ADDRESS" not in clone.environment()
     clone.more_environment = {"RAY_ADDRESS": "127.0.0.1:9"}
     done = clone.run("infra.reproduce", check=False)
     assert done.returncode == 2, done.stdout

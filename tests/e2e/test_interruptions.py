@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.e2e.clone import Clone, wait_for
+from tests.training_workers import trains
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -52,13 +53,6 @@ def stage_process(clone: Clone) -> psutil.Process | None:
         if "stages.train" in words and process.info["cwd"] == str(clone.folder) and "python" in words[0]:
             return process
     return None
-
-
-def trains(process: psutil.Process) -> bool:
-    try:
-        return "RayTrainWorker" in " ".join(process.cmdline())
-    except psutil.Error:  # it has ended meanwhile
-        return False
 
 
 def assert_sound(clone: Clone, expected: dict[str, torch.Tensor]) -> None:
