@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from pipeline.compiling import compiled
 from pipeline.schema import Training
 from pipeline.training.batchnorm import recompute_statistics, split_batch
 from pipeline.training.curve import CurvePoint
-from pipeline.training.distributed import average_buffers, replicate, sum_over_workers, world
+from pipeline.training.distributed import any_worker, average_buffers, replicate, sum_over_workers, world
 from pipeline.training.loss import TrainingLoss, main_logits
 from pipeline.training.optimiser import build_optimizer, set_rate
 from pipeline.training.precision import autocast, resolve_precision
@@ -59,7 +59,7 @@ class Trainer:
         rank, workers = world()
         self._share = _share(recipe, workers)
         self._material, self._recipe, self._device, self._rank = material, recipe, device, rank
-        self.precision = resolve_precision(recipe.precision, device)
+        self.precision = _common_precision(recipe.precision, device)
         self.network = material.network.to(device).to(memory_format=torch.channels_last)
         self._sgd = build_optimizer(self.network, recipe.optimizer)
         inner = compiled(self.network, device, "training.compile") if recipe.compile else self.network
@@ -100,6 +100,11 @@ class Trainer:
         """The learning rate of the coming iteration."""
         return self._schedule.rate(self.iteration)
 
+    @property
+    def warming(self) -> bool:
+        """Whether the warm-up goes on."""
+        return self._schedule.warming
+
     def recent_loss(self) -> float:
         """Mean loss of this worker's images since the last curve point, or of the last point."""
         loss, _, images = self._sums.tolist()
@@ -118,6 +123,7 @@ class Trainer:
             "iteration": self.iteration,
             "seconds": self.seconds,
             "learning_rate": self._sgd.param_groups[0]["lr"],
+            "precision": self.precision,
             "schedule": self._schedule.state(),
             "curve": [asdict(point) for point in self.curve],
         }
@@ -134,6 +140,9 @@ class Trainer:
                 self._sgd.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(velocity)
         self._sums = tensors["sums"].to(self._device) * (self._rank == 0)
         self.iteration, self.seconds = values["iteration"], values["seconds"]
+        self.precision = values.get(
+            "precision", self.precision
+        )  # what 'auto' came to where the training began, so that its course is one
         for group in self._sgd.param_groups:
             group["lr"] = values["learning_rate"]
         self._schedule.restore(values["schedule"])
@@ -212,6 +221,12 @@ class Trainer:
         self._replica.train()
         wrong, images = sum_over_workers(counts).tolist()
         return 100 * wrong / images
+
+
+def _common_precision(precision: str, device: torch.device) -> Literal["fp32", "bf16"]:
+    """One for all workers: where 'auto' is fp32 on any of them, it is on all."""
+    found = resolve_precision(precision, device)
+    return "fp32" if any_worker(found == "fp32", device) else found
 
 
 def _share(recipe: Training, workers: int) -> int:
