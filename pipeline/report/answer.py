@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.report import names
 from pipeline.report.claims import Claim, Link
-from pipeline.report.inputs import Inputs
+from pipeline.report.inputs import Inputs, RunResult
 from pipeline.report.paper_tables import Comparison
 from pipeline.report.tables import Cell, Column, Row, Table, Tone
 
@@ -43,6 +43,8 @@ def sentences(
         found.insert(0, _figures_sentence(comparisons))
     if claims:
         found.append(_claims_sentence(claims))
+    if endless := [run for run in inputs.shown if run.training and run.training.warmup_ended is False]:
+        found.append(_warmup_sentence(endless))
     return found
 
 
@@ -62,6 +64,14 @@ def _runs_sentence(inputs: Inputs) -> str:
     hidden = [run.name for run in inputs.runs.values() if run.state == "not shown"]
     text = f"{len(inputs.shown)} of {len(inputs.runs)} runs have results."
     return f"{text} Not shown, for reasons at the foot: {', '.join(hidden)}." if hidden else text
+
+
+def _warmup_sentence(runs: Sequence[RunResult]) -> str:
+    named = ", ".join(run.name for run in runs)
+    return (
+        f"The warm-up never ended of: {named}. Their training error stayed above its bound, so that they were trained"
+        " at the warm-up's rate to the last iteration, and the schedule never began."
+    )
 
 
 def _claims_sentence(claims: Sequence[Claim]) -> str:

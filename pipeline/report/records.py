@@ -47,6 +47,8 @@ class TrainingRecord(_Record):
     parameters: int | None = None
     """Trainable parameters of the network."""
     training_error: Percent | None = None
+    warmup_ended: bool | None = None
+    """None without a warm-up."""
     weights_sha256: str | None = None
     wall_seconds: float | None = None
     mlflow_run_id: str | None = None

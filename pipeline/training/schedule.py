@@ -32,6 +32,11 @@ class Schedule:
             return self._base * self._schedule.factor**passed
         return self._base * self._schedule.factor**self._drops
 
+    @property
+    def warming(self) -> bool:
+        """Whether the warm-up goes on, so that neither milestones nor a plateau have lowered the rate."""
+        return self._warming
+
     def observe(self, training_error: float, holdout_error: float | None = None) -> None:
         """Take in a curve point's errors in percent; None where it was not measured there."""
         if self._warming and self._warmup is not None:

@@ -114,6 +114,7 @@ class Session:
             "training_loss": last.training_loss,
             "training_error": last.training_error,
             "test_error": last.test_error,
+            "warmup_ended": None if spec.training.warmup is None else not self.trainer.warming,
             "parameters": sum(parameter.numel() for parameter in self.trainer.network.parameters()),
             "weights_sha256": weights_sha256,
             "wall_seconds": round(self.trainer.seconds, 3),
@@ -183,7 +184,7 @@ def error_counter(
         looking = predictor(network)
         wrong = 0
         for part in np.array_split(mine, math.ceil(len(mine) / 1024) or 1):
-            found = looking.predict([split.image(int(i)) for i in part], protocol)
+            found = looking.predict(split.images(part, torch.get_num_threads()), protocol)
             wrong += int((found.argmax(1) != split.labels[part]).sum())
         return wrong, len(mine)
 

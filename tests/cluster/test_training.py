@@ -99,6 +99,15 @@ def test_one_worker_ends_in_the_plain_loops_bits(make_spec: Callable[..., RunSpe
     assert not cluster.has_checkpoint(spec, settings(tmp_path / "checkpoints"))
 
 
+@pytest.mark.parametrize(("bound", "ended"), [(0.0, False), (100.0, True), (None, None)])
+def test_the_record_tells_whether_the_warm_up_ended(
+    make_spec: Callable[..., RunSpec], tmp_path: Path, bound: float | None, ended: bool | None
+) -> None:
+    warmup = None if bound is None else {"learning_rate": 0.001, "until_training_error": bound}
+    plain(make_spec(warmup=warmup), tmp_path)
+    assert json.loads((tmp_path / "train.json").read_text())["warmup_ended"] is ended
+
+
 def test_a_finished_training_whose_last_checkpoint_is_gone_says_so(
     make_spec: Callable[..., RunSpec], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pipeline import paths
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.statistics import mcnemar
 from pipeline.report.answer import claim_lines, claims_table, p_text, sentences
@@ -308,6 +309,15 @@ def test_the_claims_in_words_and_in_csv():
     assert [row.cell("standing").text for row in rows] == ["holds", "holds", "not run"]
     assert rows[1].cell("better_value").text == "9.0000"
     assert p_text(None) == ""
+
+
+@pytest.mark.parametrize(("ended", "told"), [(None, False), (True, False), (False, True)])
+def test_a_warm_up_that_never_ended_is_told(digits, ended, told):
+    record = digits / paths.model_dir("digits", "resnet20-s0") / paths.RECORD
+    write_json(record, {**read_json(record), "warmup_ended": ended})
+    found = sentences(claims_of(digits, "digits", DIGITS)[0], [], [], comparable=False)
+    assert [sentence for sentence in found if "warm-up never ended of: resnet20-s0." in sentence] == found[1:]
+    assert len(found) == 1 + told
 
 
 def test_the_answer_counts(digits):

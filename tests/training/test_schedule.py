@@ -23,10 +23,13 @@ def test_warmup_lasts_until_the_training_error_is_under_its_bound_and_never_retu
     schedule.observe(85.0)
     schedule.observe(80.0)
     assert schedule.rate(399) == 0.01
+    assert schedule.warming
     schedule.observe(79.9)
     assert schedule.rate(400) == 0.1
     schedule.observe(95.0)
     assert schedule.rate(500) == 0.1
+    assert not schedule.warming
+    assert not Schedule(0.1, CIFAR, None).warming
 
 
 def test_plateau_drops_after_its_patience_and_no_oftener_than_allowed() -> None:
