@@ -6,7 +6,8 @@ import bisect
 import functools
 import hashlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,7 +97,18 @@ class Split:
 
     def image(self, i: int) -> np.ndarray:
         """RGB pixels of image `i`, uint8 (H, W, 3), decoded by PIL where it is kept encoded."""
-        content = self.encoded(i)
+        return self._decoded(i, self.encoded(i))
+
+    def images(self, indices: Iterable[int], threads: int = 1) -> list[np.ndarray]:
+        """Several images, as `image` gives each, in the order asked for; decoded by `threads` threads."""
+        chosen = [int(i) for i in indices]
+        if threads == 1 or self.shape is not None:
+            return [self.image(i) for i in chosen]
+        contents = [self.encoded(i) for i in chosen]  # here, as one thread alone may open shards
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(self._decoded, chosen, contents))
+
+    def _decoded(self, i: int, content: memoryview) -> np.ndarray:
         if self.shape is not None:
             return np.frombuffer(content, np.uint8).reshape(self.shape)
         try:

@@ -100,7 +100,11 @@ def make_job(
     threads: int | None,
     compile: bool = False,
 ) -> Job:
-    """The job of a model folder on the splits of a store."""
+    """The job of a model folder on the splits of a store; ValueError where the folder lacks a file."""
+    if absent := [name for name in (WEIGHTS, CARD, INPUT) if not (model / name).exists()]:
+        raise ValueError(
+            f"{model}: no {', no '.join(absent)}; `dvc pull` the trained run, or run its train stage again"
+        )
     files = {name: np.fromfile(model / name, np.uint8) for name in (WEIGHTS, CARD, INPUT)}
     digests = {name: sha256_file(model / name) for name in files}
     device = "cuda" if gpu else "cpu"
@@ -121,7 +125,7 @@ def predict_part(job: Job, part: Part) -> Rows:
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     predictor, split = predictor_of(job), job.splits[part.split]
-    images = [split.image(int(i)) for i in part.indices]
+    images = split.images(part.indices, torch.get_num_threads())
     protocol = part.protocol
     if not isinstance(protocol, MultiScale) or not protocol.report_others:
         return {part.name: predictor.predict(images, protocol)}

@@ -42,6 +42,10 @@ def test_images_labels_and_keys_by_position(encoded_store: Path) -> None:
     assert split.keys[7] == "n02102040/n02102040_1.JPEG"
     for i in (17, 0, 9):
         assert np.array_equal(split.image(i), decode_rgb(contents[i]))
+    for threads in (1, 3):
+        several = split.images([17, 0, 9, 0], threads)
+        assert all(np.array_equal(image, split.image(i)) for image, i in zip(several, (17, 0, 9, 0), strict=True))
+    assert split.images([], 2) == []
     assert split.describe(9) == "train-00002.arrow, row 1 (n02102040/n02102040_3.JPEG)"
     with pytest.raises(IndexError):
         split.image(18)
@@ -57,6 +61,7 @@ def test_a_decoded_split_is_an_array(tmp_path: Path) -> None:
     assert not one.array().flags.owndata
     assert np.array_equal(one.array(), many.array())
     assert np.array_equal(one.image(1200), many.array()[1200])
+    assert all(np.array_equal(image, many.array()[i]) for i, image in enumerate(one.images(range(5), 2)))
     assert np.array_equal(one.labels, many.labels)
 
 

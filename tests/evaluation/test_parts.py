@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from pipeline.evaluation.parts import (
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.predictor import Predictor
 from pipeline.models import build
-from pipeline.models.saved import INPUT, Card, save_network
+from pipeline.models.saved import INPUT, WEIGHTS, Card, save_network
 from pipeline.schema import MultiScale, TenCrop
 from tests.cluster.conftest import small_params
 
@@ -248,6 +249,14 @@ def test_identity_tells_weights_data_precision_and_compiling_apart(model: Path, 
     }
     assert len(identities) == 8
     assert job_of(model, store, batch_size=3).identity in identities  # which changes no prediction
+
+
+def test_a_model_folder_without_weights_says_how_to_get_them(model: Path, store: Store, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    (tmp_path / "model" / WEIGHTS).unlink()
+    options = {"precision": "fp32", "batch_size": 64, "gpu": False, "threads": None}
+    with pytest.raises(ValueError, match=r"model: no weights\.safetensors; `dvc pull`"):
+        make_job(tmp_path / "model", {"test": store.split("test")}, store.digest, **options)
 
 
 def test_every_way_of_multi_scale_from_one_pass(model: Path, job: Job, tmp_path: Path) -> None:
