@@ -100,7 +100,7 @@ def depth_figure(inputs: Inputs) -> Plot | None:
     protocol = headline_protocol(inputs)
     if len(depths) < 2 or protocol is None:
         return None
-    bars = "Bars: Wilson's 95% interval of one seed, mean ± std of several."
+    bars = "Bars: Wilson's 95% interval, or mean ± std over several seeds where that is wider."
     caption = f"Top-1 error, {names.protocol_label(protocol)}. {bars}"
     return Plot("depth", "Error against depth", caption, (_depth_panel(inputs, protocol),))
 

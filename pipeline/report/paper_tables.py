@@ -68,9 +68,9 @@ def rule(comparable: bool) -> str:
     if not comparable:
         return "The paper's figures are of its own data; ours are not compared with them."
     return (
-        "A figure is reproduced when the paper's lies within our interval: Wilson's 95% interval for one seed,"
-        " mean ± std over several. ResNet-110's on CIFAR-10 is held against the paper's mean over seeds."
-        " Otherwise the table says by how much ours differs."
+        "A figure is reproduced when the paper's lies within our interval: Wilson's 95% interval, around the mean over"
+        " several seeds, or mean ± std where that is wider. ResNet-110's on CIFAR-10 is held against the paper's mean"
+        " over seeds. Otherwise the table says by how much ours differs."
     )
 
 

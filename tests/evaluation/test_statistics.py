@@ -105,10 +105,11 @@ def test_over_seeds_is_table_6s_form():
         over_seeds([])
 
 
-def test_our_interval_is_wilson_for_one_seed_and_spread_for_several():
+def test_our_interval_is_wilsons_around_the_mean_or_the_spread_of_seeds_where_that_is_wider():
     assert our_interval([8.75], 10000) == error_interval(8.75, 10000)
-    several = our_interval([8.0, 9.0], 10000)
-    assert several == Interval(pytest.approx(8.5 - math.sqrt(0.5)), pytest.approx(8.5 + math.sqrt(0.5)))
+    far_apart = our_interval([8.0, 9.0], 10000)
+    assert far_apart == Interval(pytest.approx(8.5 - math.sqrt(0.5)), pytest.approx(8.5 + math.sqrt(0.5)))
+    assert our_interval([8.74, 8.76], 10000) == error_interval(8.75, 10000)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,9 @@ def test_our_interval_is_wilson_for_one_seed_and_spread_for_several():
         ([9.9], True, "higher", 1.15),
         ([7.9], True, "lower", -0.85),
         ([8.5, 9.1], True, "reproduced", 0.05),
-        ([9.0, 9.02], True, "higher", 0.26),
+        ([9.0, 9.02], True, "reproduced", 0.26),
+        ([9.4, 9.42], True, "higher", 0.66),
+        ([7.0, 10.0], True, "reproduced", -0.25),
         ([8.9], False, "not compared", None),
     ],
 )
