@@ -8,6 +8,7 @@ which the evaluate stage writes where `evaluation.unlabelled_split` is test. Sev
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,17 +26,29 @@ GUESSES = 5
 
 
 def submission_lines(predictions: Predictions, class_ids: Sequence[int]) -> list[str]:
-    """A line an image, in the order of the images' keys (of their numbers, in ILSVRC's names).
+    """A line an image, in the order of the numbers in the images' names, such as ILSVRC2012_test_00000001.JPEG.
 
-    `class_ids` are the server's by label. ValueError unless there is one for each class, and each image is there once.
+    `class_ids` are the server's by label. ValueError unless there is one for each class, each image is there once, and
+    all have such names.
     """
     if predictions.probabilities.shape[1] != len(class_ids):
         raise ValueError(f"{predictions.probabilities.shape[1]} classes predicted, {len(class_ids)} in the kit")
     if len(np.unique(predictions.ids)) != len(predictions.ids):
         raise ValueError("some images are predicted twice; evaluate again")
     ranked = np.argsort(-predictions.probabilities, axis=1, kind="stable")[:, :GUESSES]
-    ids = np.asarray(class_ids)[ranked[np.argsort(predictions.ids)]]
+    ids = np.asarray(class_ids)[ranked[np.argsort([_number(str(name)) for name in predictions.ids])]]
     return [" ".join(map(str, row)) for row in ids]
+
+
+def _number(name: str) -> int:
+    """An image's place in the file."""
+    found = re.search(r"_(\d{8})\.JPEG$", name)
+    if found is None:
+        raise ValueError(
+            f"'{name}' is not an image of the test set by its name, such as ILSVRC2012_test_00000001.JPEG, by whose"
+            " number the server knows it: prepare the images from ILSVRC's own archive (data.source: ilsvrc2012)"
+        )
+    return int(found[1])
 
 
 def check_submission(lines: Sequence[str], n_images: int, class_ids: Sequence[int]) -> None:

@@ -47,6 +47,17 @@ def test_predictions_that_do_not_fit_are_refused() -> None:
     twice = Predictions(np.array(["a", "a", "b"]), made().labels, made().probabilities)
     with pytest.raises(ValueError, match="predicted twice"):
         submission_lines(twice, IDS)
+    rows = Predictions(np.array(["test-0.parquet:2", "test-0.parquet:10", "x"]), made().labels, made().probabilities)
+    with pytest.raises(ValueError, match=r"'test-0\.parquet:2' is not an image of the test set .* ilsvrc2012"):
+        submission_lines(rows, IDS)
+
+
+def test_numbers_order_the_lines_whatever_comes_before_them() -> None:
+    found = made()
+    folders = np.array(["b/test_00000002.JPEG", "c/test_00000001.JPEG", "a/test_00000003.JPEG"])
+    moved = Predictions(folders, found.labels, found.probabilities)
+    lines = submission_lines(found, IDS)  # in made's own names the rows are numbered 3, 2, 1
+    assert submission_lines(moved, IDS) == [lines[1], lines[2], lines[0]]
 
 
 def test_command_writes_the_file_of_a_real_kit(
