@@ -23,10 +23,10 @@ from torchvision import transforms
 
 from benchmarks.gpu_steps import UsualImages
 from benchmarks.images import data_of, write_cifar
-from benchmarks.limits import matrix_rate
+from benchmarks.limits import matrix_limit
 from benchmarks.ours import WAYS, add_compile_option, described, gigaflops, preset, recipe, training_steps
 from benchmarks.pairs import apart, interleaved, stepping, warm
-from benchmarks.record import Limit, Measurement, add_output_option, finish
+from benchmarks.record import Measurement, add_output_option, finish
 from pipeline.data.prepare import prepare
 from pipeline.data.store import Store
 from pipeline.models import build
@@ -76,7 +76,7 @@ def _measure(network: str, store: Path, options: argparse.Namespace, compile: bo
         warm(ours, peer, steps=3)
         count = max(2, round(options.seconds * stepping(ours, 3)()))
         rates = interleaved(stepping(ours, count), stepping(peer, max(2, count // 2)), options.rounds)
-    limit = Limit("bf16 matrix rate", matrix_rate() / (BATCH * gigaflops(network, 10, 32, training=True)))
+    limit = matrix_limit(BATCH * gigaflops(network, 10, 32, training=True))
     how = described(compile, options.precision)
     return rates.measurement(f"{network}, CIFAR-10 training{how}", "iterations/s", limit)
 

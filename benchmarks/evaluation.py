@@ -24,10 +24,10 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.images import add_image_options, data_of, write_images
-from benchmarks.limits import matrix_rate
+from benchmarks.limits import matrix_limit
 from benchmarks.ours import WAYS, add_compile_option, gigaflops
 from benchmarks.pairs import apart, interleaved, stepping, warm
-from benchmarks.record import Limit, Measurement, add_output_option, finish
+from benchmarks.record import Measurement, add_output_option, finish
 from pipeline.data.prepare import prepare
 from pipeline.data.statistics import InputStatistics
 from pipeline.data.store import Store
@@ -72,7 +72,7 @@ def _measure(folder: Path, options: argparse.Namespace, precision: str, compile:
         warm(ours, peer, steps=1)
         count = max(1, options.images_a_round // together)
         rates = interleaved(stepping(ours, count, together), stepping(peer, count, together), options.rounds)
-    limit = Limit("bf16 matrix rate", matrix_rate() / (10 * gigaflops(network, CLASSES, CROP, training=False)))
+    limit = matrix_limit(10 * gigaflops(network, CLASSES, CROP, training=False))
     how = f"{_resolved(precision)}{', compiled' if compile else ''}"
     return rates.measurement(f"{network}, ten-crop evaluation, {how}", "images/s", limit)
 

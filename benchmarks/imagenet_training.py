@@ -21,10 +21,10 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.images import add_image_options, data_of, write_images
-from benchmarks.limits import matrix_rate
+from benchmarks.limits import matrix_limit
 from benchmarks.ours import WAYS, add_compile_option, described, gigaflops, preset, recipe, training_steps
 from benchmarks.pairs import apart, interleaved, stepping, warm
-from benchmarks.record import Limit, Measurement, add_output_option, finish
+from benchmarks.record import Measurement, add_output_option, finish
 from pipeline.data.prepare import prepare
 from pipeline.models import build
 
@@ -52,7 +52,7 @@ def _measure(folder: Path, options: argparse.Namespace, compile: bool) -> Measur
     ):
         warm(ours, peer, steps=2)
         rates = interleaved(stepping(ours, count, batch), stepping(peer, count, batch), options.rounds)
-    limit = Limit("bf16 matrix rate", matrix_rate() / gigaflops(network, 2, SIZE, training=True))
+    limit = matrix_limit(gigaflops(network, 2, SIZE, training=True))
     return rates.measurement(f"{network}, training at {SIZE}{described(compile, 'auto')}", "images/s", limit)
 
 

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.images import add_image_options, write_images
 from benchmarks.pairs import interleaved
-from benchmarks.record import Measurement, add_output_option, finish
+from benchmarks.record import Limit, Measurement, add_output_option, finish
 
 SIDE = 2048
 COPY_BYTES = 2**28
@@ -47,10 +47,17 @@ def matrix_rates(rounds: int = 5) -> Measurement:
     return pairs.measurement("matrix products, bf16 against fp32", "GFLOP/s")
 
 
-def matrix_rate(dtype: torch.dtype = torch.bfloat16, rounds: int = 5, side: int = SIDE) -> float:
+def matrix_rate(dtype: torch.dtype, rounds: int = 5, side: int = SIDE) -> float:
     """GFLOP/s of products of square matrices: the best of some rounds, as it is a limit."""
     burst = _products(dtype, side)
     return max(burst() for _ in range(rounds))
+
+
+def matrix_limit(gigaflops: float) -> Limit:
+    """How often a second so many GFLOP could be done, in the number format whose products are the faster here."""
+    rates = {"bf16": matrix_rate(torch.bfloat16), "fp32": matrix_rate(torch.float32)}
+    fastest = max(rates, key=lambda precision: rates[precision])
+    return Limit(f"{fastest} matrix rate", rates[fastest] / gigaflops)
 
 
 def _products(dtype: torch.dtype, side: int = SIDE) -> Callable[[], float]:
