@@ -104,11 +104,12 @@ class Split:
         chosen = [int(i) for i in indices]
         if threads == 1 or self.shape is not None:
             return [self.image(i) for i in chosen]
-        contents = [self.encoded(i) for i in chosen]  # here, as one thread alone may open shards
+        # This thread alone opens shards; copies, as views of images that wait would keep their shards mapped.
+        contents = [bytes(self.encoded(i)) for i in chosen]
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(self._decoded, chosen, contents))
 
-    def _decoded(self, i: int, content: memoryview) -> np.ndarray:
+    def _decoded(self, i: int, content: bytes | memoryview) -> np.ndarray:
         if self.shape is not None:
             return np.frombuffer(content, np.uint8).reshape(self.shape)
         try:

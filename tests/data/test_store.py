@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -170,6 +171,15 @@ def test_a_cache_smaller_than_the_store_serves_all_of_it(
         assert split.image(int(i)).shape == (30, 40, 3)
         assert sum(path.stat().st_size for path in (tmp_path / "node").iterdir()) <= 2 * largest
         assert len(split._open) <= 2
+    mapped = mock.Mock(side_effect=lambda content: len(_mapped(tmp_path / "node")))
+    monkeypatch.setattr("pipeline.data.store.decode_rgb", mapped)
+    counts = split.images(np.random.default_rng(1).integers(0, 18, 60), 2)
+    assert set(counts) == {2}, "images that wait to be decoded keep no shard mapped"
+
+
+def _mapped(folder: Path) -> set[str]:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line.split()[4] for line in lines if str(folder) in line}
 
 
 @pytest.mark.slow
