@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
@@ -20,6 +20,8 @@ CACHE_VARIABLE = "RESNET_CACHE"
 LIMIT_VARIABLE = "RESNET_CACHE_GIB"
 _DEFAULT_GIB = 200.0
 _ABANDONED_SECONDS = 3600
+_VERIFIED = 1_000_000_000.0
+"""When a file that was found right was last modified: who writes to it sets another. It was last used when accessed."""
 _LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -27,11 +29,18 @@ T = TypeVar("T")
 class NodeCache:
     """Files by their SHA-256, shared by all processes of a machine; the least recently used go when room is needed.
 
-    A file that a process has mapped stays readable to it after it is removed.
+    A file that a process has mapped stays readable to it after it is removed. Sent to another machine, a cache that the
+    environment named is the one that the environment names there.
     """
 
     def __init__(self, folder: str | Path, limit_bytes: int, retry: Retry = DEFAULT_RETRY) -> None:
         self._folder, self.limit_bytes, self._retry = Path(folder), limit_bytes, retry
+        self._of_environment = False
+
+    def __reduce__(self) -> tuple[Callable[..., NodeCache], tuple[Any, ...]]:
+        if self._of_environment:
+            return NodeCache.of_environment, ()
+        return NodeCache, (self._folder, self.limit_bytes, self._retry)
 
     @staticmethod
     def of_environment() -> NodeCache:
@@ -42,10 +51,14 @@ class NodeCache:
             gib = float(text)
         except ValueError:
             raise ValueError(f"{LIMIT_VARIABLE}={text!r} is not a number of GiB") from None
-        return NodeCache(folder, int(gib * 2**30))
+        cache = NodeCache(folder, int(gib * 2**30))
+        cache._of_environment = True
+        return cache
 
     def get(self, url: str, entry: FileEntry) -> Path:
-        """The local path of the file `entry` of the store at `url`, downloaded where need be, its SHA-256 verified.
+        """The local path of the file `entry` of the store at `url`, downloaded where need be.
+
+        Its SHA-256 is verified once on each machine, and again when something has written to it since.
 
         StoreError for a file that is not what the manifest says, StorageError when it cannot be had.
         """
@@ -73,9 +86,11 @@ class NodeCache:
     def _is_right(self, path: Path, entry: FileEntry) -> bool:
         """Whether it is the manifest's file, which then counts as used just now."""
         try:
-            right = path.stat().st_size == entry.bytes and sha256_file(path) == entry.sha256
+            found = path.stat()
+            known = found.st_mtime == _VERIFIED
+            right = found.st_size == entry.bytes and (known or sha256_file(path) == entry.sha256)
             if right:
-                os.utime(path)
+                os.utime(path, (time.time(), _VERIFIED))
             return right
         except FileNotFoundError:
             return False
@@ -108,12 +123,12 @@ class NodeCache:
         return partial
 
     def _make_room(self, needed: int) -> None:
-        files = sorted((path.stat().st_mtime, _final_size(path), path) for path in self._files())
+        files = sorted((path.stat().st_atime, _final_size(path), path) for path in self._files())
         total = sum(size for _, size, _ in files)
-        for modified, size, path in files:
+        for _, size, path in files:
             if total + needed <= self.limit_bytes:
                 return
-            if path.suffix == ".partial" and time.time() - modified < _ABANDONED_SECONDS:
+            if path.suffix == ".partial" and time.time() - path.stat().st_mtime < _ABANDONED_SECONDS:
                 continue
             path.unlink(missing_ok=True)
             total -= size
@@ -134,8 +149,11 @@ class CachedFiles:
 
     def __init__(self, url: str, cache: NodeCache) -> None:
         self._url, self._cache = url, cache
-        self.mapped_bytes: int | None = cache.limit_bytes
+
+    @property
+    def mapped_bytes(self) -> int | None:
         """How much of it one process may keep mapped, since what is mapped stays on the disk."""
+        return self._cache.limit_bytes
 
     def opened(self, entry: FileEntry, use: Callable[[Path], T]) -> T:
         """What `use` makes of the file's local path, as by mapping it; nobody removes the file meanwhile."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from pipeline.data.cache import NodeCache
+from pipeline.data.cache import CachedFiles, NodeCache
 from pipeline.data.errors import StoreError
 from pipeline.data.manifest import FileEntry
-from pipeline.storage import Retry, StorageError, publish
+from pipeline.storage import Retry, StorageError, publish, sha256_file
 
 
 def put(s3: str, name: str, content: bytes) -> FileEntry:
@@ -42,6 +43,37 @@ def test_a_damaged_file_is_downloaded_again(s3: str, tmp_path: Path) -> None:
     for damage in (b"a" * 999 + b"b", b"a" * 10):
         cache.get(s3, entry).write_bytes(damage)
         assert cache.get(s3, entry).read_bytes() == b"a" * 1000
+
+
+def test_a_file_is_hashed_once_on_a_machine_and_when_something_has_written_to_it(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = []
+    monkeypatch.setattr("pipeline.data.cache.sha256_file", lambda path: hashed.append(path) or sha256_file(path))
+    entry = put(s3, "a", b"a" * 1000)
+    for _ in range(3):
+        path = NodeCache(tmp_path, 5000).get(s3, entry)
+    assert len(hashed) == 1
+    os.utime(path)
+    for _ in range(3):
+        NodeCache(tmp_path, 5000).get(s3, entry)
+    assert len(hashed) == 2
+    with open(path, "r+b") as file:
+        file.write(b"b")
+    assert NodeCache(tmp_path, 5000).get(s3, entry).read_bytes() == b"a" * 1000
+    assert len(hashed) == 4, "found wrong, and what was downloaded in its place found right"
+
+
+def test_a_cache_sent_elsewhere_is_the_one_of_that_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RESNET_CACHE", str(tmp_path / "here"))
+    sent = [pickle.dumps(cache) for cache in (NodeCache.of_environment(), NodeCache(tmp_path / "own", 7))]
+    files = pickle.dumps(CachedFiles("s3://bucket/store", NodeCache.of_environment()))
+    monkeypatch.setenv("RESNET_CACHE", str(tmp_path / "there"))
+    monkeypatch.setenv("RESNET_CACHE_GIB", "3")
+    anywhere, own = map(pickle.loads, sent)
+    assert (anywhere._folder, anywhere.limit_bytes) == (tmp_path / "there", 3 * 2**30)
+    assert (own._folder, own.limit_bytes) == (tmp_path / "own", 7)
+    assert pickle.loads(files).mapped_bytes == 3 * 2**30
 
 
 def test_a_file_that_is_not_the_manifests_is_refused_and_not_kept(s3: str, tmp_path: Path) -> None:
