@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from s3fs import S3FileSystem
+from s3fs import S3File, S3FileSystem
 
 from pipeline import storage
 from pipeline.storage import Retry, StorageError
@@ -67,6 +67,25 @@ def _check_file(url: str) -> None:
     with storage.RangeReader(url) as reader:
         assert reader.read(1000, 10) == CONTENT[1000:1010]
         assert reader.read(0, 3) == CONTENT[:3]
+    with storage.RangeReader(url, ahead=False) as reader:
+        assert [reader.read(offset, 10) for offset in (1000, 0)] == [CONTENT[1000:1010], CONTENT[:10]]
+
+
+def test_nothing_is_read_ahead_where_that_is_not_wanted(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, fetch, fetched = f"{s3}/a.bin", S3File._fetch_range, []
+    with storage.publish(url) as partial:
+        partial.write_bytes(bytes(10**6))
+
+    def counted(self: S3File, start: int, end: int) -> bytes:
+        fetched.append(end - start)
+        return fetch(self, start, end)
+
+    monkeypatch.setattr(S3File, "_fetch_range", counted)
+    for ahead, expected in ((False, [512, 512]), (True, [10**6])):
+        with storage.RangeReader(url, ahead=ahead) as reader:
+            assert [len(reader.read(offset, 512)) for offset in (0, 500_000)] == [512, 512]
+        assert fetched == expected
+        fetched.clear()
 
 
 def test_nothing_is_published_when_the_block_fails(s3: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -34,15 +35,20 @@ def pieces_of(split: str, images: list[ImageFile], shard_images: int) -> list[Pi
 
 def read_files(url: str, piece: Piece) -> Iterator[Sample]:
     """The samples of a piece that `pieces_of` made, below `url`."""
-    for file, label, entries in piece.content:
+    for file, runs in itertools.groupby(piece.content, key=lambda run: run[0]):
+        # One reader for all runs of a file: what it reads ahead of a label's one image has those of others.
         with RangeReader(join_url(url, file) if file else url) as reader:
-            for key, offset, size, problem in entries:
-                if problem is not None:
-                    yield Sample(key, label, b"", problem)
-                elif offset == WHOLE:
-                    yield _whole(url, key, label)
-                else:
-                    yield Sample(key, label, reader.read(offset, size))
+            for _, label, entries in runs:
+                for entry in entries:
+                    yield _sample(url, reader, label, *entry)
+
+
+def _sample(url: str, reader: RangeReader, label: int, key: str, offset: int, size: int, problem: str | None) -> Sample:
+    if problem is not None:
+        return Sample(key, label, b"", problem)
+    if offset == WHOLE:
+        return _whole(url, key, label)
+    return Sample(key, label, reader.read(offset, size))
 
 
 def _whole(url: str, key: str, label: int) -> Sample:

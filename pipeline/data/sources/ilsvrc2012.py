@@ -56,7 +56,7 @@ class Ilsvrc2012:
 
     def _class_archives(self, synsets: Sequence[Synset]) -> list[Archive]:
         url = join_url(self.url, TRAIN)
-        members = {PurePosixPath(member.name).stem: member for member in list_members(Archive.at(url))}
+        members = {PurePosixPath(member.name).stem: member for member in list_members(Archive.at(url), large=True)}
         wanted = [synset.wnid for synset in synsets]
         missing, unknown = sorted(set(wanted) - set(members)), sorted(set(members) - set(wanted))
         if missing:

@@ -40,12 +40,15 @@ class Archive:
         return Archive(url, url, 0, file_size(url))
 
 
-def list_members(archive: Archive) -> list[Member]:
-    """The archive's files in its order, folders left out; SourceError where it is damaged or cut short."""
+def list_members(archive: Archive, *, large: bool = False) -> list[Member]:
+    """The archive's files in its order, folders left out; SourceError where it is damaged or cut short.
+
+    `large` members, of many MB each, are passed over; the content of small ones is cheaper read than asked around.
+    """
     if not archive.size:
         raise SourceError(f"{archive.name}: zero bytes, not a tar archive")
     try:
-        with RangeReader(archive.url) as reader:
+        with RangeReader(archive.url, ahead=not large) as reader:
             return list(_members(_Window(reader, archive), archive))
     except tarfile.TarError as error:
         raise SourceError(f"{archive.name}: damaged or not a tar archive ({error})") from error

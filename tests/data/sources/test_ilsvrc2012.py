@@ -11,7 +11,7 @@ from pipeline.data.errors import SourceError
 from pipeline.data.sources.base import Listing
 from pipeline.data.sources.devkit import read_devkit
 from pipeline.data.sources.ilsvrc2012 import DEVKIT, TRAIN, VAL, Ilsvrc2012
-from pipeline.storage import publish
+from pipeline.storage import RangeReader, publish
 from tests.data.material import SYNSETS, WNIDS, jpeg, tar, train_images, write_devkit, write_ilsvrc2012
 
 
@@ -43,6 +43,22 @@ def test_val_labels_come_from_the_kit_by_image_number_not_by_archive_order(tmp_p
     # the kit's 3, 1, 2 are n01440764, n02102040, n03000684: labels 0, 1, 2
     labels = {key: label for key, (label, _) in samples(tmp_path, "val").items()}
     assert labels == {f"ILSVRC2012_val_{number:08d}.JPEG": number - 1 for number in (1, 2, 3)}
+
+
+def test_a_pieces_images_are_read_by_one_reader_whatever_their_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def counted(url: str) -> RangeReader:
+        opened.append(url)
+        return RangeReader(url)
+
+    monkeypatch.setattr("pipeline.data.sources.files.RangeReader", counted)
+    write_ilsvrc2012(tmp_path)
+    (piece,) = (piece for piece in listing(tmp_path, 100).pieces if piece.split == "val")
+    assert len({sample.label for sample in Ilsvrc2012(str(tmp_path)).read(piece)}) > 1
+    assert opened == [str(tmp_path / VAL)]
 
 
 def test_test_images_have_no_labels(tmp_path: Path) -> None:
