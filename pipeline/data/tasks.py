@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import platform
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from pipeline.storage import (
     exists,
     is_local,
     join_url,
+    local_path,
     publish,
     read_bytes,
     sha256_file,
@@ -32,6 +34,8 @@ from pipeline.storage import (
 )
 
 RECORDS = "records"
+SEEN = ".seen-by-all"
+"""A file that the driver puts into a local folder before any task, which each task must find there."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,10 @@ class SumTask:
 def write_shard(task: ShardTask) -> ShardRecord:
     """Write the task's shard and its record, unless a whole and right one is there; returns the record.
 
-    StorageError when the source cannot be read or the shard cannot be written. Bad images are in the record.
+    StorageError when the source cannot be read or the shard cannot be written, or the folder is one of another machine.
+    Bad images are in the record.
     """
+    _refuse_another_disk(task.folder)
     spec = task.digest()
     return _finished(task, spec) or _taken_over(task, spec) or _written(task, spec)
 
@@ -90,6 +96,14 @@ def sum_images(task: SumTask) -> Sums:
     for row in range(*task.rows):
         sums.add_image(split.image(row), task.shorter_side)
     return sums
+
+
+def _refuse_another_disk(folder: str) -> None:
+    if is_local(folder) and not (local_path(folder) / SEEN).exists():
+        raise StorageError(
+            f"{folder}: {platform.node()} does not see this folder of the machine that prepares: set data.store to a"
+            " URL, such as s3://bucket/prefix, or to a folder that all nodes share"
+        )
 
 
 def _finished(task: ShardTask, spec: str) -> ShardRecord | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.data.cache import CachedFiles, LocalFiles, NodeCache
 from pipeline.data.manifest import MANIFEST, STATISTICS, FileEntry, Manifest
 from pipeline.data.store import Files
-from pipeline.data.tasks import RECORDS
+from pipeline.data.tasks import RECORDS, SEEN
 from pipeline.storage import (
     StorageError,
     atomic_directory,
@@ -45,12 +45,14 @@ class Workplace:
         return Workplace(folder_url, out, folder_url, None)
 
     def check_writable(self) -> None:
-        """StorageError, before any work, where nothing can be written."""
+        """StorageError, before any work, where nothing can be written; a local folder is marked for the tasks."""
         probe = join_url(self.folder, ".writable")
         try:
             with publish(probe) as partial:
                 partial.write_bytes(b"")
             attempt(lambda system, path: system.rm_file(path), probe, verb="write")
+            if is_local(self.folder):
+                (local_path(self.folder) / SEEN).touch()
         except StorageError:
             raise
         except OSError as error:

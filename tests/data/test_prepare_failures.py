@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import platform
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.data.errors import BadImagesError, SourceError
 from pipeline.data.prepare import prepare
 from pipeline.data.store import Store
+from pipeline.data.tasks import SEEN
 from pipeline.storage import StorageError
 from tests.data.material import (
     WNIDS,
@@ -153,6 +156,20 @@ def test_permission_denied_names_the_folder(tmp_path: Path) -> None:
         pytest.raises(StorageError, match=r"closed/\.out\.preparing.*cannot be written: Permission denied"),
     ):
         prepare(digits(), closed / "out")
+
+
+def test_a_task_on_a_machine_that_does_not_see_the_folder_writes_nothing(tmp_path: Path) -> None:
+    work = tmp_path / ".out.preparing"
+
+    def elsewhere(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        (work / SEEN).unlink()  # as on a machine whose own folder of this name has never been prepared in
+        return map(function, items)
+
+    with pytest.raises(StorageError, match=rf"{work}: {platform.node()} does not see .* set data\.store to a"):
+        prepare(digits(), tmp_path / "out", run_tasks=elsewhere)
+    assert written(work) == {}
+    prepare(digits(), tmp_path / "out")
+    assert not (tmp_path / "out" / SEEN).exists()
 
 
 def test_an_unreadable_image_is_bad(tmp_path: Path) -> None:
