@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from pathlib import Path
-
-from torch import nn
+from typing import cast
 
 from pipeline import cluster, paths, stage
 from pipeline.data.splits import holdout_indices
 from pipeline.data.store import Store
+from pipeline.evaluation.examination import Examination, Wanted, examine
 from pipeline.evaluation.metrics import Errors, errors
-from pipeline.evaluation.parts import Job, Part, assemble, in_turn, make_job, plan, predict_parts, predictor_of
-from pipeline.evaluation.precision_error import PrecisionError, precision_error
+from pipeline.evaluation.parts import (
+    GPU_PART_IMAGES,
+    PART_IMAGES,
+    Job,
+    Part,
+    assemble,
+    in_turn,
+    make_job,
+    plan,
+    predict_parts,
+)
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.predictor import Predictor, Protocol
-from pipeline.exactness import without_tf32
-from pipeline.models.responses import layer_responses
+from pipeline.evaluation.predictor import Protocol
 from pipeline.provenance import gather_provenance, now
 from pipeline.schema import MultiScale, SingleView
 from pipeline.storage import atomic_directory, read_json, write_json
@@ -25,8 +33,6 @@ from pipeline.tracking.results import send_results
 from pipeline.tracking.store import initialise
 
 HOLDOUT = "holdout"
-RESPONSE_IMAGES = 512
-PRECISION_IMAGES = 256
 
 
 def run(at: stage.Stage) -> None:
@@ -41,15 +47,14 @@ def run(at: stage.Stage) -> None:
         with cluster.spreading(at.params.cluster) as spread:
             made = predict_parts(job, _parts(at, job), paths.parts_dir(at.experiment, at.run), spread or in_turn)
             kept = {name: _keep(at.run, folder, name, found) for name, found in assemble(made, job.splits)}
+            found = _examined(at, job, spread)
         metrics = {name: measured for name, measured in kept.items() if measured is not None}
-        predictor = predictor_of(job)
-        _keep_responses(at, folder, predictor, store)
+        _keep_responses(folder, found)
         record = read_json(paths.model_dir(at.experiment, at.run) / paths.RECORD)
         head = {"run": at.run, "weights_sha256": record["weights_sha256"], "mlflow_run_id": _track(at, store, metrics)}
-        error = _precision_error(at, predictor, store)
-        parameters = evaluation.model_dump(mode="json")
-        provenance = gather_provenance(parameters, store.digest, started, precision=predictor.precision)
-        summary = {**head, "metrics": metrics, "precision_error": error, "provenance": provenance}
+        by_what = {"precision": found.precision, "hardware": found.hardware}
+        provenance = gather_provenance(evaluation.model_dump(mode="json"), store.digest, started, **by_what)
+        summary = {**head, "metrics": metrics, "precision_error": found.precision_error, "provenance": provenance}
         write_json(folder / paths.SUMMARY, summary)
     # What `dvc metrics show` lists: other ways of averaging stand in the summary alone.
     shown = {name: metrics[name] for name in (*evaluation.protocols.chosen(), HOLDOUT) if name in metrics}
@@ -76,14 +81,15 @@ def _parts(at: stage.Stage, job: Job) -> list[Part]:
     """Of the test images by each protocol, of the held-out training images by one, of images without labels by each."""
     evaluation, tasks = at.params.evaluation, at.params.cluster.most_workers
     protocols, split = evaluation.protocols.chosen(), job.splits[evaluation.split]
-    planned = [plan(name, split, protocol, tasks) for name, protocol in protocols.items()]
+    cut = functools.partial(plan, tasks=tasks, most=GPU_PART_IMAGES if job.gpu else PART_IMAGES)
+    planned = [cut(name, split, protocol) for name, protocol in protocols.items()]
     if at.params.data.holdout.kept:
         train = job.splits["train"]
         held_out = holdout_indices(train.labels, at.params.data.holdout)
-        planned.append(plan(HOLDOUT, train, _alone(_first_protocol(at)[1]), tasks, held_out))
+        planned.append(cut(HOLDOUT, train, _alone(_first_protocol(at)[1]), indices=held_out))
     if evaluation.unlabelled_split is not None:
         others = job.splits[evaluation.unlabelled_split]
-        planned += [plan(f"unlabelled_{name}", others, _alone(protocol), tasks) for name, protocol in protocols.items()]
+        planned += [cut(f"unlabelled_{name}", others, _alone(protocol)) for name, protocol in protocols.items()]
     return [part for parts in planned for part in parts]
 
 
@@ -103,31 +109,25 @@ def _keep(run: str, folder: Path, name: str, found: Predictions) -> Errors | Non
     return measured
 
 
-def _precision_error(at: stage.Stage, predictor: Predictor, store: Store) -> PrecisionError | None:
-    """What bf16 changes in the first test images' probabilities; None where all is in fp32 anyway."""
-    if predictor.precision == "fp32":
-        return None
-    split, (name, protocol) = store.split(at.params.evaluation.split), _first_protocol(at)
-    images = [split.image(i) for i in range(min(PRECISION_IMAGES, split.n_images))]
-    batch_size = at.params.evaluation.batch_size
-    exact = Predictor.load(paths.model_dir(at.experiment, at.run), device=predictor.device, batch_size=batch_size)
-    with without_tf32():
-        return precision_error(predictor, exact, images, name, protocol)
-
-
 def _first_protocol(at: stage.Stage) -> tuple[str, Protocol]:
     return next(iter(at.params.evaluation.protocols.chosen().items()))
 
 
-def _keep_responses(at: stage.Stage, folder: Path, predictor: Predictor, store: Store) -> None:
-    """Write the layer responses (paper, Figure 7) over the first test images, for a network that has BN."""
-    if not any(isinstance(module, nn.BatchNorm2d) for module in predictor.network.modules()):
-        return
-    split = store.split(at.params.evaluation.split)
-    images = [split.image(i) for i in range(min(RESPONSE_IMAGES, split.n_images))]
+def _examined(at: stage.Stage, job: Job, spread: cluster.Spread | None) -> Examination:
+    """By a worker where there are any: this process may have no GPU, and another processor."""
     view = at.params.training_of(at.run).curve_view or SingleView()
-    found = layer_responses(predictor.network, predictor.inputs(images, view))
-    write_json(folder / paths.RESPONSES, {"layers": [{"name": name, "std": std} for name, std in found]})
+    wanted = Wanted(at.params.evaluation.split, view, *_first_protocol(at))
+    if spread is None:
+        return examine(job, wanted)
+    ((_, found),) = spread(examine, job, [wanted])
+    return cast(Examination, found)
+
+
+def _keep_responses(folder: Path, found: Examination) -> None:
+    """Write the layer responses of a network that has BN."""
+    if found.responses is not None:
+        layers = [{"name": name, "std": std} for name, std in found.responses]
+        write_json(folder / paths.RESPONSES, {"layers": layers})
 
 
 def _track(at: stage.Stage, store: Store, metrics: dict[str, Errors]) -> str | None:

@@ -2,12 +2,13 @@
 
 from pipeline.cluster.checkpoints import forget_checkpoints, has_checkpoint, refuse_another_recipe
 from pipeline.cluster.ray_session import NoClusterError, address_of, cores, job_id, mapping, session
-from pipeline.cluster.spread import OWN_RAY, spreading, threads_of
+from pipeline.cluster.spread import OWN_RAY, Spread, spreading, threads_of
 from pipeline.cluster.training import train
 
 __all__ = [
     "OWN_RAY",
     "NoClusterError",
+    "Spread",
     "address_of",
     "cores",
     "forget_checkpoints",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from pipeline.provenance import digest_of
 from pipeline.schema import MultiScale
 from pipeline.storage import atomic_file, sha256_file
 
-PART_IMAGES = 1024
-"""Images of a part at most."""
+PART_IMAGES, GPU_PART_IMAGES = 1024, 8192
+"""Images of a part at most; on GPUs more, as each part there has a process of its own, which takes seconds to start."""
+IMAGES_AT_ONCE = 1024
+"""Decoded in memory."""
 Rows = dict[str, np.ndarray]
 """Probabilities, float32 (images, classes), by the name of the protocol."""
 
@@ -112,20 +115,39 @@ def make_job(
     return Job(identity, files, splits, precision, compile, batch_size, gpu, threads)
 
 
-def plan(name: str, split: Split, protocol: Protocol, tasks: int, indices: np.ndarray | None = None) -> list[Part]:
+def plan(
+    name: str,
+    split: Split,
+    protocol: Protocol,
+    tasks: int,
+    indices: np.ndarray | None = None,
+    *,
+    most: int = PART_IMAGES,
+) -> list[Part]:
     """The parts of a split's images (or those at `indices`), in order: of equal size, enough for `tasks` at once."""
     chosen = np.arange(split.n_images) if indices is None else np.asarray(indices)
-    size = max(1, min(PART_IMAGES, -(-len(chosen) // tasks)))
+    size = max(1, min(most, -(-len(chosen) // tasks)))
     starts = range(0, len(chosen), size)
     return [Part(name, split.name, protocol, chosen[start : start + size], len(chosen)) for start in starts]
 
 
 def predict_part(job: Job, part: Part) -> Rows:
-    """A part's probabilities; those of `MultiScale.ways` too where the protocol asks for them."""
+    """A part's probabilities; those of `MultiScale.ways` too where the protocol asks for them.
+
+    ValueError where a GPU was asked for and there is none.
+    """
+    if job.gpu and not torch.cuda.is_available():
+        raise ValueError(f"cluster.gpus_per_worker: torch sees no GPU on {platform.node()}, where images are evaluated")
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     predictor, split = predictor_of(job), job.splits[part.split]
-    images = split.images(part.indices, torch.get_num_threads())
+    starts = range(0, len(part.indices), IMAGES_AT_ONCE)
+    chosen = [part.indices[start : start + IMAGES_AT_ONCE] for start in starts]
+    found = [_predict(predictor, split.images(some, torch.get_num_threads()), part) for some in chosen]
+    return {name: np.concatenate([rows[name] for rows in found]) for name in found[0]}
+
+
+def _predict(predictor: Predictor, images: Sequence[np.ndarray], part: Part) -> Rows:
     protocol = part.protocol
     if not isinstance(protocol, MultiScale) or not protocol.report_others:
         return {part.name: predictor.predict(images, protocol)}

@@ -52,7 +52,7 @@ class Predictor:
         self._fast = self._folded
         if compile:
             self._fast = compiled(self._folded, self.device, "evaluation.compile", dynamic=False)
-        self._usual_batch: dict[torch.Size, int] = {}
+        self._usual_batch: dict[tuple[bool, torch.Size], int] = {}
         self._statistics = statistics
         self._batch_size = batch_size
         self.class_names = tuple(class_names)
@@ -90,7 +90,8 @@ class Predictor:
         _check(images)
         if isinstance(protocol, MultiScale):
             return self._multi_scale(images, protocol, {protocol.way: protocol})[protocol.way]
-        return self._mean_over_views(images, _views_of(protocol), isinstance(protocol, TenCrop), self._softmax)
+        mirror = isinstance(protocol, TenCrop)
+        return self._mean_over_views(images, _views_of(protocol), mirror, lambda pixels: self._softmax(pixels, mirror))
 
     def inputs(self, images: Images, protocol: SingleView | CenterCrop) -> Iterator[torch.Tensor]:
         """What the network is given of each image by a protocol of one view: float32 (n, 3, h, w), in batches."""
@@ -145,12 +146,12 @@ class Predictor:
             outputs = function(pixels)
             yield indices, outputs.view(-1, *views.shape[:2], outputs.shape[1])
 
-    def _softmax(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self._forward(self._scores, pixels).softmax(1)
+    def _softmax(self, pixels: torch.Tensor, mirror: bool) -> torch.Tensor:
+        return self._forward(lambda part: self._scores(part, mirror), pixels).softmax(1)
 
-    def _scores(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Compiled for the first, whole batch of a size of image: the rest, smaller, is not worth compiling for."""
-        usual = self._usual_batch.setdefault(pixels.shape[2:], len(pixels))
+    def _scores(self, pixels: torch.Tensor, mirror: bool) -> torch.Tensor:
+        """Compiled for the first, whole batch of a size of image, with mirror images or without: not for the rest."""
+        usual = self._usual_batch.setdefault((mirror, pixels.shape[2:]), len(pixels))
         return cast(torch.Tensor, (self._fast if len(pixels) == usual else self._folded)(pixels))
 
     def _forward(self, function: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:

@@ -88,7 +88,7 @@ from tests.evaluation.test_parts import TEN_CROP, job_of
 if {evaluates}:
     job = job_of(Path({str(model)!r}), Store.open({str(store)!r}), threads=1)
     predict_part(job, plan("ten_crop", job.splits["test"], TEN_CROP, 1)[0])
-for _ in range(3):
+for _ in range(20):  # aligned blocks may need a few before one of the right size lies there
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(2**24)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -316,6 +316,34 @@ def test_a_killed_evaluation_leaves_whole_parts_alone(model: Path, store: Store,
     assert 1 <= kept == TASKS - len(left) < TASKS
     expected = Predictor.load(model).predict(images_of(job.splits["test"]), TEN_CROP)
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+
+
+def test_a_large_part_is_decoded_and_predicted_piece_by_piece(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = job.splits["test"]
+    (whole,) = plan("multi_scale", split, MULTI_SCALE, 1, most=8192)
+    assert len(whole.indices) == split.n_images
+    at_once, sizes, images = predict_part(job, whole), [], Split.images
+
+    def counted(self: Split, indices: np.ndarray, threads: int) -> list[np.ndarray]:
+        sizes.append(len(indices))
+        return images(self, indices, threads)
+
+    monkeypatch.setattr(Split, "images", counted)
+    monkeypatch.setattr("pipeline.evaluation.parts.IMAGES_AT_ONCE", 200)
+    in_pieces = predict_part(job, whole)
+    assert sizes == [200, 200, 100]
+    assert in_pieces.keys() == at_once.keys()
+    assert len(at_once) == 4
+    for name, rows in at_once.items():
+        np.testing.assert_allclose(in_pieces[name], rows, atol=1e-6)
+
+
+def test_a_gpu_that_is_not_there_is_an_error_and_no_evaluation_by_the_processor(job: Job) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    (part, *_) = plan("ten_crop", job.splits["test"], TEN_CROP, 10)
+    with pytest.raises(ValueError, match=r"cluster\.gpus_per_worker: torch sees no GPU on .*, where images are"):
+        predict_part(replace(job, gpu=True), part)
 
 
 def test_a_part_alone_is_its_rows(job: Job) -> None:

@@ -220,3 +220,8 @@ def test_compiled_for_whole_batches_of_one_size_and_the_same_probabilities(
     for some in (images[:5], images[:1], images):
         np.testing.assert_allclose(fast.predict(some, protocol), plain.predict(some, protocol), atol=1e-6)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    center = CenterCrop(shorter_side=SIDE, crop=CROP)  # of another number of views, whose whole batches are others
+    np.testing.assert_allclose(fast.predict(images, center), plain.predict(images, center), atol=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+    fast.predict(images, protocol)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
