@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.section import Section, Size
@@ -47,6 +47,15 @@ class Cluster(Section):
     resize_seconds: float = Field(gt=0)
     """Elastic training takes nodes that came meanwhile this often, from its latest checkpoint on."""
     progress_seconds: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Cluster:
+        if self.gpus_per_worker not in (0, 1) and not (self.gpus_per_worker < 1 and self.most_workers == 1):
+            raise ValueError(
+                f"gpus_per_worker: {self.gpus_per_worker:g} with {self.most_workers} workers, but a worker trains on"
+                " one GPU and shares it with no other: give 0 or 1, or a fraction where there is one worker"
+            )
+        return self
 
     @property
     def least_workers(self) -> int:

@@ -117,6 +117,7 @@ def test_unknown_key_is_named_with_what_is_allowed(digits: dict[str, Any], key: 
         ("cluster/workers", [2, 1], "[2, 1] is not allowed: give a number of at least 1, or [least, most]"),
         ("cluster/workers", 1.5, "1.5 is not allowed: give a number of at least 1, or [least, most]"),
         ("cluster/workers", True, "True is not allowed: give a number of at least 1, or [least, most]"),
+        ("cluster/gpus_per_worker", 2, "2 with 1 workers, but a worker trains on one GPU"),
     ],
 )
 def test_value_is_named_with_what_is_allowed(digits: dict[str, Any], key: str, value: Any, reason: str) -> None:

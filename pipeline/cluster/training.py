@@ -26,6 +26,8 @@ from pipeline.training.session import RunSpec
 
 SECONDS_TO_BE_HEARD = 5.0
 """A training whose workers answer no letter for so long has none at work."""
+SECONDS_AFTER_PATIENCE = 600
+"""For which workers wait for the first one longer than that has patience with the store of checkpoints."""
 SECONDS_OF_A_MOMENT = 1.0
 HOW = {130: "interrupted", 143: "told to end (SIGTERM)"}
 
@@ -73,6 +75,7 @@ def _last(spec: RunSpec, store: CheckpointStore, retry: Retry) -> int:
 
 def _trainer(spec: RunSpec, cluster: Cluster, counts: list[int], letters: Letters, folder: str) -> Any:
     from ray.train import FailureConfig, LoggingConfig, RunConfig
+    from ray.train.torch import TorchConfig
 
     from pipeline.cluster.elastic import ElasticTrainer
 
@@ -80,6 +83,7 @@ def _trainer(spec: RunSpec, cluster: Cluster, counts: list[int], letters: Letter
         train_on_worker,
         counts=counts,
         train_loop_config={"spec": spec, "settings": _worker_settings(spec, cluster, letters)},
+        torch_config=TorchConfig(timeout_s=int(cluster.checkpoint_patience_seconds) + SECONDS_AFTER_PATIENCE),
         scaling_config=_scaling(cluster, counts),
         run_config=RunConfig(
             name=checkpoint_name(spec),

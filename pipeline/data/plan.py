@@ -29,7 +29,9 @@ class Plan:
         start = iteration * self.batch_size
         stop = start + self.batch_size
         epochs = range(start // self.n_images, (stop - 1) // self.n_images + 1)
-        chain = np.concatenate([self._permutation(epoch) for epoch in epochs])
+        chain = self._permutation(epochs[0])
+        if len(epochs) > 1:
+            chain = np.concatenate([self._permutation(epoch) for epoch in epochs])
         offset = start - epochs[0] * self.n_images
         return chain[offset : offset + self.batch_size]
 

@@ -96,7 +96,7 @@ def normalise(images: Tensor, statistics: InputStatistics, shift: Tensor | None 
     """
     width, device = images.shape[2], images.device
     mean, std = statistics.rows_for(images.shape[1], width, device)
-    added = None if shift is None else _as_rows(shift, width).to(device, non_blocking=True)[:, None]
+    added = None if shift is None else _as_rows(_sent(shift, device), width)[:, None]
     inputs = torch.empty(images.shape, device=images.device)
     # large images one by one on the CPU, so that the mean stays in its cache
     singly = images.device.type == "cpu" and images[:1].numel() >= _LARGE_IMAGE
@@ -107,6 +107,11 @@ def normalise(images: Tensor, statistics: InputStatistics, shift: Tensor | None 
         if added is not None:
             inputs[part].add_(added[part])
     return inputs.permute(0, 3, 1, 2)
+
+
+def _sent(colours: Tensor, device: torch.device) -> Tensor:
+    """On the device; to a GPU through pinned memory, as it would be waited for otherwise."""
+    return (colours.pin_memory() if device.type == "cuda" else colours).to(device, non_blocking=True)
 
 
 def _as_rows(colours: Tensor, width: int) -> Tensor:

@@ -26,9 +26,10 @@ def recompute_statistics(network: nn.Module, batches: Iterable[torch.Tensor]) ->
     network.eval()
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None
         layer.train()
-    for images in batches:
+    for count, images in enumerate(batches, 1):
+        for layer in layers:
+            layer.momentum = 1 / count  # None would say the same, and have a GPU waited for in each layer
         network(images)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

@@ -71,6 +71,8 @@ class Session:
     def __init__(self, spec: RunSpec, *, device: torch.device, loader_processes: int = 0) -> None:
         if spec.training.deterministic:
             make_deterministic()
+        elif device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # tries its kernels once, as all mini-batches are of one size
         self.spec = spec
         self._store = Store.open(spec.store)
         self._check_store()
