@@ -21,7 +21,10 @@ from pipeline.training.precision import autocast, resolve_precision
 
 CIFAR_BATCH = 128
 CIFAR_VIEWS: Any = SimpleNamespace(scale=None, pad=4, crop=32, mirror=True, color_noise=0.0)
+BN_IMAGES, BN_IMAGES_224 = 64, 32
+"""Of which a forward and backward pass is, as the presets say; the gradients of a mini-batch's passes add up."""
 COMPILED: dict[str, dict[str, Any]] = {"compiled": {}, "compiled with CUDA graphs": {"mode": "reduce-overhead"}}
+"""Options of torch.compile; CUDA graphs are none of the pipeline's."""
 Steps = Iterator[Any]
 
 
@@ -50,28 +53,34 @@ def cifar_batches(pixels: np.ndarray, labels: np.ndarray, device: torch.device) 
 
 
 def network_of(name: str, classes: int, device: torch.device, way: str) -> tuple[nn.Module, nn.Module]:
-    """A network in channels_last order, and the same one as it is to be called."""
+    """A network in channels_last order, and the same one as it is to be called.
+
+    Compiled for one shape, whole: beyond so many compilations torch would go on uncompiled and say nothing.
+    """
     torch.manual_seed(0)
     network = build(name, classes).to(device).to(memory_format=torch.channels_last)
-    return network, network if way == "eager" else cast(nn.Module, torch.compile(network, **COMPILED[way]))
+    if way == "eager":
+        return network, network
+    return network, cast(nn.Module, torch.compile(network, dynamic=False, fullgraph=True, **COMPILED[way]))
 
 
 def our_steps(
-    name: str, classes: int, batches: Iterator[tuple[Tensor, Tensor]], device: torch.device, way: str
+    name: str, classes: int, batches: Iterator[tuple[Tensor, Tensor]], bn_images: int, device: torch.device, way: str
 ) -> Steps:
-    """Iterations as the pipeline's loop does them; nothing waits for the device."""
+    """Iterations as the pipeline's loop does them, in passes of `bn_images`; nothing waits for the device."""
     network, called = network_of(name, classes, device, way)
     sgd = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4, fused=True)
     precision, criterion = resolve_precision("bf16", device), TrainingLoss(0.0)
     sums = torch.zeros(2, device=device, dtype=torch.float64)
     for images, labels in batches:
         sgd.zero_grad(set_to_none=True)
-        with autocast(precision, device):
-            outputs = called(images)
-        loss = criterion(outputs, labels)
-        loss.backward()
-        with torch.no_grad():
-            sums += torch.stack([loss.detach(), (outputs.argmax(1) != labels).sum()])
+        for part, wanted in zip(images.split(bn_images), labels.split(bn_images), strict=True):
+            with autocast(precision, device):
+                outputs = called(part)
+            loss = criterion(outputs, wanted)
+            (loss * (len(part) / len(images))).backward()
+            with torch.no_grad():
+                sums += torch.stack([loss.detach() * len(part), (outputs.argmax(1) != wanted).sum()])
         sgd.step()
         yield sums
 
@@ -108,7 +117,8 @@ class UsualImages(Dataset[tuple[Tensor, int]]):
 
 def usual_batches(pixels: np.ndarray, labels: np.ndarray, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches from a DataLoader's processes, epoch after epoch."""
-    loader = DataLoader(UsualImages(pixels, labels), CIFAR_BATCH, shuffle=True, num_workers=workers, drop_last=True)
+    options: Any = {"num_workers": workers, "persistent_workers": workers > 0}
+    loader = DataLoader(UsualImages(pixels, labels), CIFAR_BATCH, shuffle=True, drop_last=True, **options)
     while True:
         yield from loader
 
