@@ -116,6 +116,7 @@ def write_dvc_config(no_scm: bool = False) -> str:
     with config.edit("local") as local:
         if no_scm:
             local["core"]["no_scm"] = True
+            local["cache"]["type"] = "reflink,hardlink,copy"  # a job's folder is read by stages alone: one copy will do
         if root := os.environ.get(ROOT):
             local["remote"][REMOTE] = {"url": f"{root.rstrip('/')}/dvc"}
             local["core"].setdefault("remote", default or REMOTE)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.ours import preset
 from benchmarks.page import PAGE, RESULTS
-from benchmarks.scale import Assumptions, gradient_bytes, plan, section, views_a_core
+from benchmarks.scale import Assumptions, gradient_bytes, plan, runs_table, section, views_a_core
 from pipeline.storage import read_json
 
 ROOT = Path(__file__).parents[2]
@@ -17,24 +17,46 @@ PLENTY = replace(Assumptions(), gpu_rate=1000.0, s3_gbit_a_machine=1e6, cores_a_
 
 
 def test_one_gpu_takes_the_schedules_images_by_its_rate() -> None:
-    found = plan(1, 500.0, 1e8, PLENTY)
+    found = plan(1, 1, 500.0, "resnet50", PLENTY)
     assert found.bottleneck == "GPUs"
     assert found.images_per_second == pytest.approx(1000)
-    assert found.testing == pytest.approx(30 * 50_000 / 150 / 3600)
+    assert found.testing == pytest.approx(30 * 50_000 / 1000 / 3600)
     assert found.hours == pytest.approx(600_000 * 256 / 1000 / 3600 + found.testing)
     assert found.dollars == pytest.approx(2 * found.hours)
 
 
 def test_exchange_slows_several_machines_alone() -> None:
-    assert plan(8, 500.0, 1e8, PLENTY).images_per_second == pytest.approx(8000)
-    step = 256 / 64 / 1000 + 0.3 * 2 * 1e8 * 7 / 8 / 50e9
-    assert plan(64, 500.0, 1e8, PLENTY).images_per_second == pytest.approx(256 / step)
+    assert plan(8, 1, 500.0, "resnet50", PLENTY).images_per_second == pytest.approx(8000)
+    gradients = gradient_bytes("resnet50")
+    step = 256 / 64 / 1000 + 0.3 * 2 * gradients * 7 / 8 / 50e9
+    assert plan(64, 8, 500.0, "resnet50", PLENTY).images_per_second == pytest.approx(256 / step)
+
+
+def test_small_machines_exchange_by_their_own_network_and_hide_no_more_than_the_backward_pass_takes() -> None:
+    apart, exchange = replace(PLENTY, small_gbit_a_machine=10.0), 2 * gradient_bytes("resnet50") * 7 / 8 / 1.25e9
+    compute = 256 / 8 / 1000
+    assert 0.7 * exchange > compute * 2 / 3
+    found = plan(8, 8, 500.0, "resnet50", apart).rates
+    assert found["GPUs"] == pytest.approx(256 / (compute / 3 + exchange))
+    assert found["S3"] == pytest.approx(8 * 1.25e9 / 110e3)
+
+
+def test_networks_take_time_by_their_multiply_adds() -> None:
+    rates = [plan(8, 1, 500.0, network, PLENTY).images_per_second for network in ("resnet50", "resnet152")]
+    assert rates[0] / rates[1] == pytest.approx(11.3e9 / 3.8e9, rel=0.05)
+
+
+def test_the_table_of_runs_has_all_of_the_presets() -> None:
+    lines = runs_table(500.0, Assumptions()).splitlines()
+    counted = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in lines[2:]}
+    assert counted.pop("all") == str(len(preset("imagenet")["runs"]))
+    assert (len(counted), counted["resnet152"], counted["vgg16"]) == (13, "2", "1")
 
 
 def test_the_scarcest_resource_is_the_bottleneck() -> None:
-    slow_decoding = plan(8, 10.0, 1e8, replace(PLENTY, cores_a_gpu=2))
+    slow_decoding = plan(8, 1, 10.0, "resnet50", replace(PLENTY, cores_a_gpu=2))
     assert (slow_decoding.bottleneck, slow_decoding.images_per_second) == ("decoding", pytest.approx(160 * 54 / 110))
-    slow_storage = plan(64, 500.0, 1e8, replace(PLENTY, s3_gbit_a_machine=0.88))
+    slow_storage = plan(64, 8, 500.0, "resnet50", replace(PLENTY, s3_gbit_a_machine=0.88))
     assert (slow_storage.bottleneck, slow_storage.images_per_second) == ("S3", pytest.approx(8000))
 
 

@@ -84,7 +84,8 @@ def test_variables_are_the_local_clusters() -> None:
 def test_what_the_image_and_the_machines_need_is_there() -> None:
     image = (INFRA / "Dockerfile").read_text(encoding="utf-8")
     assert image.index("mkdir /data && chown ray /data") < image.index("USER ray")
-    assert "install --yes --no-install-recommends openssh-client rsync wget" in image
+    assert "install --yes --no-install-recommends g++ libc6-dev openssh-client rsync wget" in image
+    assert "NVIDIA_VISIBLE_DEVICES=all" in image
     for template in ray_pods():
         assert template["spec"]["securityContext"] == {"fsGroup": 1000}
     read = [word for command in AWS["head_start_ray_commands"] for word in command.split() if word.startswith("~/mlf")]
