@@ -6,31 +6,58 @@ number of workers that shares unevenly is refused by the training loop: it fails
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import Any
 
 import ray
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision, ScalingDecision
+from ray.train.v2._internal.execution.scaling_policy import (
+    ElasticScalingPolicy,
+    NoopDecision,
+    ResizeDecision,
+    ScalingDecision,
+)
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from pipeline.cluster.controller import DriverTrainer
+from pipeline.cluster.letters import KEPT, RESIZE, Letters
 
 SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_FOR_A_CHECKPOINT = 120.0
+"""That workers have before they are ended for another number of them."""
 START_SECONDS = "20"
 """After which workers that got no place are planned anew: Ray's 60 would keep training from the nodes that are left."""
 
 
 class EvenScalingPolicy(ElasticScalingPolicy):
-    """As many workers as there is room for, rounded down to one of `counts`."""
+    """As many workers as there is room for, rounded down to one of `counts`.
 
-    def __init__(self, scaling_config: Any, counts: list[int]) -> None:
+    Workers at work are told by a letter before Ray ends them for another number, and given time to keep a checkpoint.
+    """
+
+    def __init__(self, scaling_config: Any, counts: list[int], letters: Letters) -> None:
         super().__init__(scaling_config)
-        self._counts = counts
+        self._counts, self._letters = counts, letters
+        self._announced: _Announced | None = None
+
+    def make_decision_for_running_worker_group(self, *states: Any, **more: Any) -> ScalingDecision:
+        """Ray's decision; another number of workers not before a checkpoint has been kept, or after a while."""
+        if self._announced is None:
+            decision = super().make_decision_for_running_worker_group(*states, **more)
+            if isinstance(decision, ResizeDecision):
+                self._announced = _Announced(decision, self._letters)
+                return NoopDecision()
+            return decision
+        if not self._announced.is_due():
+            return NoopDecision()
+        decision, self._announced = self._announced.decision, None
+        return decision
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         """Ray's decision; without one it would ask again at once, and keep a core busy with it."""
+        self._announced = None
         decision = super().make_decision_for_non_running_worker_group()
         if isinstance(decision, NoopDecision):
             time.sleep(SECONDS_BETWEEN_LOOKS)
@@ -46,12 +73,32 @@ class EvenScalingPolicy(ElasticScalingPolicy):
         return max((count for count in self._counts if count <= room), default=0)
 
 
+class _Announced:
+    """A number of workers that those at work have been told of."""
+
+    def __init__(self, decision: ResizeDecision, letters: Letters) -> None:
+        self.decision, self._letters = decision, letters
+        self._kept = self._look()
+        self._latest = time.monotonic() + SECONDS_FOR_A_CHECKPOINT
+        with contextlib.suppress(Exception):  # the head may be away; the time will pass
+            letters.leave(RESIZE, time.time_ns())
+
+    def is_due(self) -> bool:
+        """Whether a checkpoint has been kept since, or none comes."""
+        return self._look() != self._kept or time.monotonic() > self._latest
+
+    def _look(self) -> Any:
+        with contextlib.suppress(Exception):
+            return self._letters.look(KEPT)
+        return None
+
+
 class ElasticTrainer(DriverTrainer):
     """Ray's trainer, with that policy where it is elastic; `counts` are the numbers of workers it may choose from."""
 
-    def __init__(self, *arguments: Any, counts: list[int], **settings: Any) -> None:
+    def __init__(self, *arguments: Any, counts: list[int], letters: Letters, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._counts = counts
+        self._counts, self._letters = counts, letters
 
     def _create_default_callbacks(self) -> Any:
         """Ray's own, but the one that would free the workers' places should this process be killed.
@@ -67,5 +114,5 @@ class ElasticTrainer(DriverTrainer):
         if len(self._counts) == 1:
             return super()._initialize_and_run_controller(**settings)
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", START_SECONDS)
-        settings["scaling_policy"] = EvenScalingPolicy(self.scaling_config, self._counts)
+        settings["scaling_policy"] = EvenScalingPolicy(self.scaling_config, self._counts, self._letters)
         return TorchTrainer._initialize_and_run_controller(self, **settings)

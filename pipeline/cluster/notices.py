@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pipeline.cluster.letters import HEARD, SECONDS_BETWEEN_LOOKS, STOP, Letters
+from pipeline.cluster.letters import HEARD, RESIZE, SECONDS_BETWEEN_LOOKS, STOP, Letters
 from pipeline.training.distributed import Agreement, world
 
 
@@ -22,9 +22,11 @@ class Notice(IntEnum):
     GO_ON = 0
     SAVE = 1
     """A node is being drained: keep a checkpoint and go on; Ray starts the workers elsewhere when it goes."""
-    LEAVE = 2
+    RESIZE = 2
+    """There is room for another number of workers: keep a checkpoint and go on, until Ray starts them."""
+    LEAVE = 3
     """A worker was sent SIGTERM: keep a checkpoint, then end, to be replaced."""
-    STOP = 3
+    STOP = 4
     """The driver was: keep a checkpoint, then end the training."""
 
 
@@ -33,7 +35,7 @@ class Notices:
 
     def __init__(self, letters: Letters, device: torch.device) -> None:
         self._agreement = Agreement(device)
-        self._stop = threading.Event()
+        self._stop, self._resize = threading.Event(), threading.Event()
         self._saved = False
         if world()[0] == 0:
             threading.Thread(target=self._listen, args=(letters,), name="notices", daemon=True).start()
@@ -51,15 +53,23 @@ class Notices:
             return Notice.STOP
         if _terminated.is_set():
             return Notice.LEAVE
+        if self._resize.is_set():
+            self._resize.clear()  # told once: what is told again is another checkpoint
+            return Notice.RESIZE
         return Notice.SAVE if _node_is_drained() else Notice.GO_ON
 
     def _listen(self, letters: Letters) -> None:
-        """Wait, on the first worker, for the driver's letter, and answer it."""
+        """Wait, on the first worker, for the driver's letters, and answer that training is to stop."""
+        decisions: list[Any] = []
         while not self._stop.is_set():
             with contextlib.suppress(Exception):  # the head may be away; the next look will tell
                 if letters.look(STOP):
                     self._stop.set()
                     letters.leave(HEARD, True)
+                decisions.append(letters.look(RESIZE))
+                if decisions[0] != decisions[-1]:  # the first was told to the workers before, and has come about
+                    self._resize.set()
+                decisions = decisions[-1:]
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
 

@@ -82,6 +82,7 @@ def _trainer(spec: RunSpec, cluster: Cluster, counts: list[int], letters: Letter
     return ElasticTrainer(
         train_on_worker,
         counts=counts,
+        letters=letters,
         train_loop_config={"spec": spec, "settings": _worker_settings(spec, cluster, letters)},
         torch_config=TorchConfig(timeout_s=int(cluster.checkpoint_patience_seconds) + SECONDS_AFTER_PATIENCE),
         scaling_config=_scaling(cluster, counts),

@@ -28,6 +28,12 @@ from pipeline.training.session import RunSpec, Session
 MODEL = "model"
 INCURABLE = (ValueError, DivergedError, CheckpointsLostError)
 """Errors that trying again does not cure."""
+REASONS = {
+    Notice.SAVE: "a node is being taken away",
+    Notice.RESIZE: "there is room for another number of workers",
+    Notice.LEAVE: "a worker was sent SIGTERM",
+}
+
 _log = logging.getLogger(__name__)
 
 
@@ -149,7 +155,7 @@ class _Part:
             if self._keeper:
                 self._settings.letters.leave(STOPPED, done)
             return True
-        what = "a node is being taken away" if notice is Notice.SAVE else "a worker was sent SIGTERM"
+        what = REASONS[notice]
         self._warn("%s: the checkpoint of iteration %d is kept, and training goes on from it", what, done)
         if notice is Notice.LEAVE:
             logging.getLogger("ray.train.v2._internal.util").setLevel(logging.CRITICAL)  # it would print a stack

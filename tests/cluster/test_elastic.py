@@ -76,6 +76,8 @@ def test_training_goes_on_with_the_nodes_that_are_left_and_takes_in_new_ones(
         trained, record = training.result(200)
     assert workers == [2, 1, 2]
     assert (record["iterations"], record["workers"]) == (ITERATIONS, 2)
+    kept_at = {points[-1]["iteration"] for points in curves}
+    assert [iteration for iteration in kept_at if iteration % 50], "a checkpoint before the second worker was started"
     assert [point["iteration"] for point in curves[-1]] == list(range(2, ITERATIONS + 1, 2))
     alone = plain(spec, tmp_path)
     for name, tensor in alone.items():
