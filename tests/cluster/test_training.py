@@ -99,6 +99,14 @@ def test_one_worker_ends_in_the_plain_loops_bits(make_spec: Callable[..., RunSpe
     assert not cluster.has_checkpoint(spec, settings(tmp_path / "checkpoints"))
 
 
+def test_workers_wait_for_each_other_for_longer_than_checkpoints_are_waited_for(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    patient = settings(tmp_path / "checkpoints", checkpoint_patience_seconds=1800.0)
+    trainer = training._trainer(make_spec(), patient, [1], Letters("of nobody"), str(tmp_path))
+    assert trainer.backend_config.timeout_s == 1800 + 600
+
+
 @pytest.mark.parametrize(("bound", "ended"), [(0.0, False), (100.0, True), (None, None)])
 def test_the_record_tells_whether_the_warm_up_ended(
     make_spec: Callable[..., RunSpec], tmp_path: Path, bound: float | None, ended: bool | None
