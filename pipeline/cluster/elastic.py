@@ -22,7 +22,7 @@ from ray.train.v2._internal.execution.scaling_policy import (
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from pipeline.cluster.controller import DriverTrainer
-from pipeline.cluster.letters import KEPT, RESIZE, Letters
+from pipeline.cluster.letters import READY, RESIZE, Letters
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_FOR_A_CHECKPOINT = 120.0
@@ -78,19 +78,17 @@ class _Announced:
 
     def __init__(self, decision: ResizeDecision, letters: Letters) -> None:
         self.decision, self._letters = decision, letters
-        self._kept = self._look()
         self._latest = time.monotonic() + SECONDS_FOR_A_CHECKPOINT
         with contextlib.suppress(Exception):  # the head may be away; the time will pass
+            letters.leave(READY, None)
             letters.leave(RESIZE, time.time_ns())
 
     def is_due(self) -> bool:
-        """Whether a checkpoint has been kept since, or none comes."""
-        return self._look() != self._kept or time.monotonic() > self._latest
-
-    def _look(self) -> Any:
+        """Whether a checkpoint has been kept for it, or none comes."""
         with contextlib.suppress(Exception):
-            return self._letters.look(KEPT)
-        return None
+            if self._letters.look(READY) is not None:
+                return True
+        return time.monotonic() > self._latest
 
 
 class ElasticTrainer(DriverTrainer):

@@ -13,11 +13,11 @@ SECONDS_BETWEEN_LOOKS = 0.5
 NAMESPACE = b"resnet-letters"
 CURVE, KEPT = "curve", "kept"
 STOP, HEARD = "stop", "heard"
-RESIZE = "resize"
+RESIZE, READY = "resize", "ready"
 ERROR, STOPPED = "error", "stopped"
 """What is written about: the curve up to the checkpoint kept last, and that one's iteration; that training is to stop,
-and that a worker has heard of it; that it will go on with another number of workers; the error that ended training for
-good; the iteration at which it stopped."""
+and that a worker has heard of it; that it will go on with another number of workers, and the iteration of the
+checkpoint that was kept for that; the error that ended training for good; the iteration at which it stopped."""
 
 Rows = list[dict[str, Any]]
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from pipeline.cluster.checkpoints import CheckpointStore
 from pipeline.cluster.keeper import CheckpointsLostError, Keeper
-from pipeline.cluster.letters import CURVE, ERROR, KEPT, STOPPED, Letters, Rows
+from pipeline.cluster.letters import CURVE, ERROR, KEPT, READY, STOPPED, Letters, Rows
 from pipeline.cluster.notices import Notice, Notices, at_work
 from pipeline.cluster.progress import Progress
 from pipeline.memory import reuse_freed_memory
@@ -155,6 +155,8 @@ class _Part:
             if self._keeper:
                 self._settings.letters.leave(STOPPED, done)
             return True
+        if notice is Notice.RESIZE and self._keeper:
+            self._settings.letters.leave(READY, done)
         what = REASONS[notice]
         self._warn("%s: the checkpoint of iteration %d is kept, and training goes on from it", what, done)
         if notice is Notice.LEAVE:
