@@ -81,7 +81,7 @@ class _Announced:
         self._latest = time.monotonic() + SECONDS_FOR_A_CHECKPOINT
         with contextlib.suppress(Exception):  # the head may be away; the time will pass
             letters.leave(READY, None)
-            letters.leave(RESIZE, time.time_ns())
+            letters.leave(RESIZE, True)
 
     def is_due(self) -> bool:
         """Whether a checkpoint has been kept for it, or none comes."""

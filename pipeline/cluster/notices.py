@@ -59,17 +59,15 @@ class Notices:
         return Notice.SAVE if _node_is_drained() else Notice.GO_ON
 
     def _listen(self, letters: Letters) -> None:
-        """Wait, on the first worker, for the driver's letters, and answer that training is to stop."""
-        decisions: list[Any] = []
+        """Wait, on the first worker, for the driver's letters: the one to stop is answered, the other taken away."""
         while not self._stop.is_set():
             with contextlib.suppress(Exception):  # the head may be away; the next look will tell
                 if letters.look(STOP):
                     self._stop.set()
                     letters.leave(HEARD, True)
-                decisions.append(letters.look(RESIZE))
-                if decisions[0] != decisions[-1]:  # the first was told to the workers before, and has come about
+                if letters.look(RESIZE):
                     self._resize.set()
-                decisions = decisions[-1:]
+                    letters.leave(RESIZE, None)
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
