@@ -51,7 +51,7 @@ class Predictor:
         self._folded = fold_batch_norm(self.network).to(memory_format=torch.channels_last)
         self._fast = self._folded
         if compile:
-            self._fast = compiled(self._folded, self.device, "evaluation.compile", dynamic=False)
+            self._fast = compiled(self._folded, self.device, "evaluation.compile")
         self._usual_batch: dict[tuple[bool, torch.Size], int] = {}
         self._statistics = statistics
         self._batch_size = batch_size

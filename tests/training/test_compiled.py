@@ -58,3 +58,34 @@ def test_compiled_losses_are_those_of_the_network_as_it_is(plain: list[float]) -
     assert losses == pytest.approx(plain, abs=1e-4)
     assert "going on uncompiled" not in told
     assert "Output code" in told
+
+
+CODE = """
+import torch
+from torch import nn
+from pipeline.compiling import compiled
+torch.set_num_threads(2)
+layers = [(nn.Conv2d(n, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()) for n in (3, 16, 16)]
+network = nn.Sequential(*(module for layer in layers for module in layer)).to(memory_format=torch.channels_last)
+images = torch.randn(64, 3, 32, 32).to(memory_format=torch.channels_last)
+compiled(network, torch.device("cpu"), "training.compile")(images).mean((2, 3)).square().sum().backward()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_all_threads_sum_the_gradients_of_a_bn_with_16_channels() -> None:
+    """Each thread's own sums are in the generated code; few channels are no reason to leave all to one thread."""
+    settings = {**os.environ, "TORCH_LOGS": "output_code", "OMP_NUM_THREADS": "2"}
+    settings["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+    told = subprocess.run(
+        [sys.executable, "-c", CODE],
+        cwd=Path(__file__).parents[2],
+        env=settings,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    _, _, backward = told.partition("native_batch_norm_backward")
+    assert "tmp_acc0_vec_local" in backward
+    assert "tmp_acc1_vec_local" in backward
