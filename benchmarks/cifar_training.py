@@ -29,6 +29,7 @@ from benchmarks.pairs import apart, interleaved, stepping, warm
 from benchmarks.record import Measurement, add_output_option, finish
 from pipeline.data.prepare import prepare
 from pipeline.data.store import Store
+from pipeline.memory import environment
 from pipeline.models import build
 
 BATCH = 128
@@ -70,7 +71,7 @@ def prepare_cifar(folder: Path, images: int, test_images: int = 100) -> Path:
 def _measure(network: str, store: Path, options: argparse.Namespace, compile: bool) -> Measurement:
     training = recipe("cifar10", BATCH, options.bn_images, compile=compile, precision=options.precision)
     with (
-        apart(training_steps, store, "cifar10", network, training, 0) as ours,
+        apart(training_steps, store, "cifar10", network, training, 0, variables=environment()) as ours,
         apart(usual_steps, store, network, options.workers) as peer,
     ):
         warm(ours, peer, steps=3)

@@ -26,6 +26,7 @@ from benchmarks.ours import WAYS, add_compile_option, described, gigaflops, pres
 from benchmarks.pairs import apart, interleaved, stepping, warm
 from benchmarks.record import Measurement, add_output_option, finish
 from pipeline.data.prepare import prepare
+from pipeline.memory import environment
 from pipeline.models import build
 
 SIZE = 224
@@ -47,7 +48,9 @@ def _measure(folder: Path, options: argparse.Namespace, compile: bool) -> Measur
     batch, network, count = options.batch_size, options.network, options.iterations
     training = recipe("imagenet", batch, batch, compile=compile)
     with (
-        apart(training_steps, folder / "store", "imagenet", network, training, options.processes) as ours,
+        apart(
+            training_steps, folder / "store", "imagenet", network, training, options.processes, variables=environment()
+        ) as ours,
         apart(reference_steps, folder / "images" / "train", network, batch, options.workers) as peer,
     ):
         warm(ours, peer, steps=2)

@@ -28,13 +28,13 @@ import torch
 
 from benchmarks.cifar_training import BATCH, prepare_cifar
 from benchmarks.ours import PRESETS, preset
-from benchmarks.pairs import interleaved
+from benchmarks.pairs import interleaved, started_with
 from benchmarks.record import Measurement, add_output_option, finish
 from pipeline import cluster
 from pipeline.cluster_section import Cluster
 from pipeline.config import parse_params
 from pipeline.data.store import Store
-from pipeline.memory import reuse_freed_memory
+from pipeline.memory import environment, reuse_freed_memory
 from pipeline.provenance import digest_of
 from pipeline.training.session import RunSpec, Session
 
@@ -172,7 +172,10 @@ class _Watch:
 
 def alone(rate: Callable[..., float], *arguments: Any) -> float:
     """`rate(*arguments)`, found in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+    with (
+        started_with(environment()),  # as the worker is
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process,
+    ):
         return process.submit(rate, *arguments).result()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -39,21 +40,37 @@ def stepping(steps: Iterator[Any], count: int, amount: float = 1.0) -> Burst:
 
 
 @contextlib.contextmanager
-def apart(make: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Iterator[None]]:
+def apart(
+    make: Callable[..., Iterator[Any]], *arguments: Any, variables: Mapping[str, str] | None = None
+) -> Iterator[Iterator[None]]:
     """The steps of `make(*arguments)`, each run when it is asked for, in a process of its own.
 
-    So each side has the memory's state and settings that it has with its users. RuntimeError when the process ends.
+    So each side has the memory's state and settings that it has with its users; `variables` are set in the process's
+    environment before it starts. RuntimeError when the process ends.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, make, arguments))
-    process.start()
+    with started_with(variables or {}):
+        process.start()
     there.close()
     try:
         yield _asked(here, make.__name__)
     finally:
         here.close()
         process.join()
+
+
+@contextlib.contextmanager
+def started_with(variables: Mapping[str, str]) -> Iterator[None]:
+    """Processes that are started within have these environment variables."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _serve(connection: Connection, make: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]) -> None:

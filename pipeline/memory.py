@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 """Parameters of glibc's mallopt(3)."""
-ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
-"""For a process of which another thread than the first is to reuse memory: it may have an arena of its own already."""
+_LARGE_PAGES = "glibc.malloc.hugetlb"
+"""Of GLIBC_TUNABLES, since glibc 2.35: 1 asks the system for pages of 2 MiB, where it leaves that to the programs."""
+
+
+def environment() -> dict[str, str]:
+    """What a process that trains is started with: variables that the C library reads before anything else runs.
+
+    One arena, as a thread other than the first may have one of its own before `reuse_freed_memory` is called; and large
+    pages, unless GLIBC_TUNABLES says something of them already.
+    """
+    tunables = [each for each in os.environ.get("GLIBC_TUNABLES", "").split(":") if each]
+    if not any(each.startswith(f"{_LARGE_PAGES}=") for each in tunables):
+        tunables.append(f"{_LARGE_PAGES}=1")
+    return {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": ":".join(tunables)}
 
 
 def reuse_freed_memory() -> bool:

@@ -20,7 +20,7 @@ from pipeline.cluster.spread import resources, threads_of
 from pipeline.cluster.waiting import Waiting, presence
 from pipeline.cluster.worker import MODEL, WorkerSettings, train_on_worker
 from pipeline.cluster_section import Cluster
-from pipeline.memory import ENVIRONMENT
+from pipeline.memory import environment
 from pipeline.storage import Retry
 from pipeline.training.session import RunSpec
 
@@ -91,7 +91,7 @@ def _trainer(spec: RunSpec, cluster: Cluster, counts: list[int], letters: Letter
             storage_path=folder,  # what Ray itself keeps; checkpoints are kept by the first worker
             failure_config=FailureConfig(max_failures=cluster.max_failures),
             callbacks=[termination_callback(), presence(folder)],
-            worker_runtime_env={"env_vars": ENVIRONMENT},
+            worker_runtime_env={"env_vars": environment()},
             logging_config=LoggingConfig(log_level="ERROR"),  # type: ignore[call-arg]  # the stub is of Tune's RunConfig
         ),
     )
