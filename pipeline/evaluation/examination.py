@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from pipeline.evaluation.parts import Evaluator, Job, predictor_of
@@ -46,10 +45,9 @@ class Examination:
 
 def examine(job: Job, wanted: Wanted) -> Examination:
     """Look at a job's network on this machine."""
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
     predictor = predictor_of(job)
-    found = _responses(job, wanted, predictor), _precision_error(job, wanted, predictor)
+    with without_tf32():
+        found = _responses(job, wanted, predictor), _precision_error(job, wanted, predictor)
     return Examination(*found, predictor.precision, hardware())
 
 
@@ -66,6 +64,5 @@ def _precision_error(job: Job, wanted: Wanted, predictor: Predictor) -> Precisio
         return None
     split = job.splits[wanted.split]
     images = split.images(range(min(PRECISION_IMAGES, split.n_images)))
-    with without_tf32():
-        exact = Evaluator(replace(job, precision="fp32", compile=False)).predictor
-        return precision_error(predictor, exact, images, wanted.name, wanted.protocol)
+    exact = Evaluator(replace(job, precision="fp32", compile=False)).predictor
+    return precision_error(predictor, exact, images, wanted.name, wanted.protocol)

@@ -15,6 +15,7 @@ import torch
 from pipeline.data.store import Split
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.predictor import Predictor, Protocol
+from pipeline.exactness import without_tf32
 from pipeline.memory import reuse_freed_memory
 from pipeline.models.saved import CARD, INPUT, WEIGHTS
 from pipeline.provenance import digest_of
@@ -77,8 +78,6 @@ class Evaluator:
             self.predictor = Predictor.load(
                 name, device=device, precision=job.precision, batch_size=job.batch_size, compile=job.compile
             )
-        if self.predictor.precision == "fp32":
-            torch.backends.cudnn.allow_tf32 = False  # by default cuDNN rounds the convolutions' inputs to 10 bits
 
 
 _kept: list[Evaluator] = []
@@ -86,7 +85,9 @@ _kept: list[Evaluator] = []
 
 
 def predictor_of(job: Job) -> Predictor:
-    """The job's predictor, made at its first use in this process."""
+    """The job's predictor, made at its first use in this process, which runs as many threads as the job says."""
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
     if not _kept or _kept[0].identity != job.identity:
         _kept[:] = [Evaluator(job)]
     return _kept[0].predictor
@@ -138,12 +139,11 @@ def predict_part(job: Job, part: Part) -> Rows:
     """
     if job.gpu and not torch.cuda.is_available():
         raise ValueError(f"cluster.gpus_per_worker: torch sees no GPU on {platform.node()}, where images are evaluated")
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
     predictor, split = predictor_of(job), job.splits[part.split]
     starts = range(0, len(part.indices), IMAGES_AT_ONCE)
     chosen = [part.indices[start : start + IMAGES_AT_ONCE] for start in starts]
-    found = [_predict(predictor, split.images(some, torch.get_num_threads()), part) for some in chosen]
+    with without_tf32():
+        found = [_predict(predictor, split.images(some, torch.get_num_threads()), part) for some in chosen]
     return {name: np.concatenate([rows[name] for rows in found]) for name in found[0]}
 
 

@@ -8,7 +8,6 @@ which the evaluate stage writes where `evaluation.unlabelled_split` is test. Sev
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from pipeline.data.errors import SourceError
 from pipeline.data.sources.devkit import read_devkit
+from pipeline.data.sources.ilsvrc2012 import image_number
 from pipeline.evaluation.ensembles import average
 from pipeline.evaluation.predictions import Predictions
 from pipeline.storage import StorageError, atomic_file
@@ -42,13 +42,13 @@ def submission_lines(predictions: Predictions, class_ids: Sequence[int]) -> list
 
 def _number(name: str) -> int:
     """An image's place in the file."""
-    found = re.search(r"_(\d{8})\.JPEG$", name)
+    found = image_number(name)
     if found is None:
         raise ValueError(
             f"'{name}' is not an image of the test set by its name, such as ILSVRC2012_test_00000001.JPEG, by whose"
             " number the server knows it: prepare the images from ILSVRC's own archive (data.source: ilsvrc2012)"
         )
-    return int(found[1])
+    return found
 
 
 def check_submission(lines: Sequence[str], n_images: int, class_ids: Sequence[int]) -> None:

@@ -140,9 +140,8 @@ class Trainer:
                 self._sgd.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(velocity)
         self._sums = tensors["sums"].to(self._device) * (self._rank == 0)
         self.iteration, self.seconds = values["iteration"], values["seconds"]
-        self.precision = values.get(
-            "precision", self.precision
-        )  # what 'auto' came to where the training began, so that its course is one
+        # What 'auto' came to where the training began, so that its course is one.
+        self.precision = values.get("precision", self.precision)
         for group in self._sgd.param_groups:
             group["lr"] = values["learning_rate"]
         self._schedule.restore(values["schedule"])

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from pipeline.data.prepare import prepare
 from pipeline.data.statistics import InputStatistics
 from pipeline.data.store import Split, Store
 from pipeline.evaluation.parts import (
-    Evaluator,
     Job,
     Part,
     assemble,
@@ -33,10 +32,10 @@ from pipeline.evaluation.parts import (
     predict_parts,
 )
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.predictor import Predictor
+from pipeline.evaluation.predictor import Predictor, Protocol
 from pipeline.models import build
 from pipeline.models.saved import INPUT, WEIGHTS, Card, save_network
-from pipeline.schema import MultiScale, TenCrop
+from pipeline.schema import MultiScale, SingleView, TenCrop
 from tests.cluster.conftest import small_params
 
 pytestmark = pytest.mark.slow
@@ -103,12 +102,19 @@ def test_what_evaluates_keeps_freed_memory(model: Path, store: Store) -> None:
     assert pages_faulted(True, model, folder) < pages_faulted(False, model, folder) / 5
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_fp32_is_not_rounded_to_tf32(model: Path, store: Store, precision: str) -> None:
+def test_fp32_is_not_rounded_to_tf32(model: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def watched(self: Predictor, images: Sequence[np.ndarray], protocol: Protocol) -> np.ndarray:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return np.zeros((len(images), 3), np.float32)
+
+    monkeypatch.setattr(Predictor, "predict", watched)
+    job = job_of(model, store)
     with torch.backends.cudnn.flags(allow_tf32=True):
-        options = {"batch_size": 64, "gpu": False, "threads": None}
-        Evaluator(make_job(model, {"test": store.split("test")}, store.digest, precision=precision, **options))
-        assert torch.backends.cudnn.allow_tf32 == (precision == "bf16")
+        predict_part(job, plan("single_view", job.splits["test"], SingleView(), 1)[0])
+        assert seen == [False]
+        assert torch.backends.cudnn.allow_tf32, "and the process keeps its setting"
 
 
 def images_of(split: Split) -> list[np.ndarray]:

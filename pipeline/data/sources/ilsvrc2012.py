@@ -99,14 +99,20 @@ def _image(member: Member, key: str, label: int, file: str) -> ImageFile:
     return ImageFile(key, label, file, member.offset, member.size, member.problem)
 
 
+def image_number(name: str) -> int | None:
+    """Of a validation or test image, from its name, such as ILSVRC2012_test_00000001.JPEG; None where it has none."""
+    found = _NUMBER.search(name)
+    return int(found[1]) if found else None
+
+
 def _by_number(members: Sequence[Member], url: str) -> list[Member]:
     """In the order of the numbers in the names, which need not be the archive's; they must run from 1."""
     numbered = {}
     for member in members:
-        match = _NUMBER.search(member.name)
-        if match is None:
+        number = image_number(member.name)
+        if number is None:
             raise SourceError(f"{url}: {member.name}: the name has no image number such as _00000001.JPEG")
-        numbered[int(match[1])] = member
+        numbered[number] = member
     absent = [number for number in range(1, len(members) + 1) if number not in numbered]
     if absent:
         raise SourceError(f"{url}: no image of number {absent[0]} among {len(members)}")
