@@ -39,10 +39,24 @@ class S3Server:
         return {**keys, "AWS_ENDPOINT_URL": self.endpoint, "AWS_DEFAULT_REGION": parts.REGION}
 
     def start(self) -> None:
-        """Start it and wait until it answers; RuntimeError with its log when it does not."""
+        """Start it and wait until it answers; RuntimeError with its log when it does not.
+
+        The first time at any port: another one is tried where somebody took the port meanwhile.
+        """
+        if self.port:
+            return self._start()
+        for _ in range(3):
+            self.port = processes.free_ports(1)[0]
+            try:
+                return self._start()
+            except RuntimeError as error:
+                if "address already in use" not in str(error):
+                    raise
+        raise RuntimeError("the S3 server did not start: each port was taken before it could be")
+
+    def _start(self) -> None:
         program = weed()
         assert program is not None
-        self.port = self.port or processes.free_ports(1)[0]
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         log = open(self.folder / "weed.log", "ab")  # noqa: SIM115 — the server goes on writing to it
         self.process = subprocess.Popen(self._command(program), stdout=log, stderr=log, cwd=self.folder)

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.data.statistics import InputStatistics, sent
-
 if TYPE_CHECKING:
+    from pipeline.data.statistics import InputStatistics
     from pipeline.schema import Augmentation
 
 
@@ -61,6 +60,12 @@ def crops(images: Tensor, top: np.ndarray, left: np.ndarray, mirror: np.ndarray,
     across = torch.arange(images.shape[0], device=images.device)[:, None, None]
     down = sent(rows, images.device)[:, :, None]
     return images[across, down, sent(columns, images.device)[:, None, :]]
+
+
+def sent(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array on the device; to a GPU through pinned memory, so that this process goes on without waiting."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def pad_zeros(images: Tensor, pad: int) -> Tensor:

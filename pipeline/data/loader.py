@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.augment import Draws, color_noise, crop_offset, crops, pad_zeros
+from pipeline.data.augment import Draws, color_noise, crop_offset, crops, pad_zeros, sent
 from pipeline.data.batches import Encoded, Share, Views, batches_of
 from pipeline.data.nvjpeg import decoded_views
 from pipeline.data.plan import Plan
-from pipeline.data.statistics import InputStatistics, normalise, sent
+from pipeline.data.statistics import InputStatistics, normalise
 from pipeline.data.store import Split
 from pipeline.schema import Augmentation
 

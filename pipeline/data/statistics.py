@@ -96,7 +96,7 @@ def normalise(images: Tensor, statistics: InputStatistics, shift: Tensor | None 
     """
     width, device = images.shape[2], images.device
     mean, std = statistics.rows_for(images.shape[1], width, device)
-    added = None if shift is None else _as_rows(sent(shift, device), width)[:, None]
+    added = None if shift is None else _as_rows(_sent(shift, device), width)[:, None]
     inputs = torch.empty(images.shape, device=images.device)
     # large images one by one on the CPU, so that the mean stays in its cache
     singly = images.device.type == "cpu" and images[:1].numel() >= _LARGE_IMAGE
@@ -109,10 +109,9 @@ def normalise(images: Tensor, statistics: InputStatistics, shift: Tensor | None 
     return inputs.permute(0, 3, 1, 2)
 
 
-def sent(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """The values on the device; to a GPU through pinned memory, so that this process goes on without waiting."""
-    tensor = torch.as_tensor(values)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+def _sent(colours: Tensor, device: torch.device) -> Tensor:
+    """On the device; to a GPU through pinned memory, as it would be waited for otherwise."""
+    return (colours.pin_memory() if device.type == "cuda" else colours).to(device, non_blocking=True)
 
 
 def _as_rows(colours: Tensor, width: int) -> Tensor:
