@@ -90,7 +90,7 @@ class NodeCache:
             known = found.st_mtime == _VERIFIED
             right = found.st_size == entry.bytes and (known or sha256_file(path) == entry.sha256)
             if right:
-                os.utime(path, (time.time(), _VERIFIED))
+                _mark(path)
             return right
         except FileNotFoundError:
             return False
@@ -99,10 +99,11 @@ class NodeCache:
         partial = self._reserve(entry)
         try:
             download(url, partial, self._retry)
-            if not self._is_right(partial, entry):
+            if sha256_file(partial) != entry.sha256:
                 raise StoreError(f"{url}: not the file of the manifest (SHA-256 differs); prepare the data again")
             with self._lock():  # so that nobody who makes room sees it under both names, or neither
                 partial.replace(path)
+                _mark(path)  # not before: a partial file that is old by its time is taken for an abandoned one
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
@@ -181,3 +182,8 @@ class LocalFiles:
         if size != entry.bytes:
             raise StoreError(f"{path}: {size} bytes, not {entry.bytes} as in the manifest; prepare the data again")
         return use(path)
+
+
+def _mark(path: Path) -> None:
+    """Write down that the file was found to be the manifest's, and is used just now."""
+    os.utime(path, (time.time(), _VERIFIED))

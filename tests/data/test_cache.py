@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import pickle
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -141,6 +142,21 @@ def test_a_missing_file_is_named_and_no_partial_is_left(s3: str, tmp_path: Path)
     with pytest.raises(StorageError, match=f"{s3}/none: cannot be read: no such file"):
         NodeCache(tmp_path, 5000, Retry(2, 0.1)).get(s3, entry)
     assert held(tmp_path) == set()
+
+
+def test_what_was_just_downloaded_does_not_look_abandoned(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others who make room then go by its time."""
+    ages, replace = [], Path.replace
+
+    def watched(self: Path, target: Path) -> Path:
+        ages.append(time.time() - self.stat().st_mtime)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    NodeCache(tmp_path, 3500).get(s3, put(s3, "a", b"a" * 1000))
+    assert [age < 60 for age in ages] == [True]
 
 
 def test_abandoned_partials_go(s3: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
