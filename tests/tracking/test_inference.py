@@ -64,7 +64,7 @@ def test_fp32_is_fp32_on_gpus_too(model: Model, monkeypatch: pytest.MonkeyPatch)
         return predict(*arguments)
 
     monkeypatch.setattr(model._members[0], "predict", watched)
-    with torch.backends.cudnn.flags(allow_tf32=True):  # torch's default, which an evaluation in this process changes
+    with torch.backends.cudnn.flags(allow_tf32=True):  # torch's default
         model.probabilities(images(2), "center_crop")
         assert seen == [False]
         assert torch.backends.cudnn.allow_tf32, "and the process keeps its setting"
