@@ -47,7 +47,8 @@ def code_version() -> dict[str, Any]:
     if commit is None:
         dirty = {"true": True, "false": False}.get(os.environ.get("GIT_DIRTY", ""))
         return {"git_commit": os.environ.get("GIT_COMMIT"), "git_dirty": dirty}
-    return {"git_commit": commit, "git_dirty": bool(_git("status", "--porcelain", "--", *CODE))}
+    changes = _git("status", "--porcelain", "--", *CODE)
+    return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}
 
 
 def hardware() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import cluster, paths, stage
 from pipeline.config import split_run
 from pipeline.data.store import Store
-from pipeline.provenance import digest_of, gather_provenance, now
+from pipeline.provenance import code_version, digest_of, gather_provenance, now
 from pipeline.storage import atomic_directory, read_json, write_json
 from pipeline.tracking.beside import RunBeside
 from pipeline.tracking.names import provenance_tags
@@ -114,6 +114,7 @@ def make_spec(at: stage.Stage) -> RunSpec:
         augmentation=at.params.augmentation,
         training=at.params.training_of(at.run),
         test_split=at.params.evaluation.split,
+        code=code_version(),
     )
 
 
@@ -127,7 +128,7 @@ def _write_model(
 ) -> dict[str, Any]:
     """Copy the finished model into place, its record completed by where it comes from; the record."""
     record = read_json(trained / paths.RECORD)
-    for key in ("precision", "hardware", "workers"):
+    for key in ("precision", "hardware", "workers", "sittings"):
         provenance[key] = record.pop(key)
     provenance.update(seed=record["seed"], wall_seconds=record["wall_seconds"])
     record.update(mlflow_run_id=run_id, provenance=provenance)

@@ -55,8 +55,6 @@ class GoogLeNet(TorchvisionGoogLeNet):
     minimum_size = 15
     maxpool1: nn.Module
     maxpool2: nn.Module
-    auxiliary_weight = 0.3
-    """The published weight of each auxiliary classifier's loss beside the main one."""
 
     def __init__(self, num_classes: int, *, form: Form = "paper") -> None:
         if form not in ("paper", "torchvision"):

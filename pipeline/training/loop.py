@@ -51,8 +51,9 @@ class Trainer:
     """Trains a network by its recipe (paper, sections 3.4 and 4.2).
 
     `advance` runs iterations; `state` and `restore` carry everything between sittings; `finish` recomputes BN
-    statistics. Every source of chance is a function of seed and iteration, so that a training resumed anywhere takes
-    the same course.
+    statistics. Every source of chance is a function of seed and iteration, so that a training resumed anywhere, on any
+    number of workers, takes the same course but for rounding. Only BN's moving averages, which test errors of the curve
+    are measured with and `bn_recompute_images` replaces, depend on how many parts of a mini-batch one worker has.
     """
 
     def __init__(self, material: Material, recipe: Training, device: torch.device) -> None:
@@ -157,12 +158,12 @@ class Trainer:
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         """One iteration: this worker's share in parts of `bn_images`, their gradients added up, one update."""
-        torch.manual_seed(_step_seed(self._material.seed, self.iteration, self._rank))
         set_rate(self._sgd, self.rate(), self._recipe.optimizer.momentum_form)
         self._sgd.zero_grad(set_to_none=True)
         size = self._recipe.bn_images
         starts = range(0, self._share, size)
-        for start in starts:
+        for number, start in enumerate(starts, self._rank * len(starts)):
+            torch.manual_seed(_part_seed(self._material.seed, self.iteration, number))
             part = slice(start, start + size)
             with self._sync_gradients(last=start == starts[-1]):
                 self._backward(images[part], labels[part])
@@ -239,6 +240,6 @@ def _share(recipe: Training, workers: int) -> int:
     return recipe.batch_size // workers
 
 
-def _step_seed(seed: int, iteration: int, rank: int) -> int:
-    """Seed of an iteration's dropout: a function of run, iteration and worker, so that nothing else need be kept."""
-    return (seed * 1_000_003 + iteration) * 4_096 + rank
+def _part_seed(seed: int, iteration: int, part: int) -> int:
+    """Seed of dropout in a part of a mini-batch: the same whichever worker has it, and nothing else need be kept."""
+    return (seed * 1_000_003 + iteration) * 4_096 + part

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from pipeline.evaluation.predictor import Predictor, Protocol
 from pipeline.models.saved import INPUT, Card, save_network
 from pipeline.models.zoo import build
 from pipeline.paths import HISTORY, RECORD
-from pipeline.provenance import digest_of, hardware
+from pipeline.provenance import digest_of, hardware, now
 from pipeline.schema import Augmentation, Data, SingleView, Training
 from pipeline.storage import write_json
 from pipeline.training.checkpoints import check_identity, read_checkpoint, write_checkpoint
@@ -47,6 +47,8 @@ class RunSpec:
     training: Training
     test_split: str
     """The split of the curve's test error."""
+    code: dict[str, Any] = field(default_factory=dict)
+    """The commit that trains, as provenance has it; a training may be continued by another."""
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a training to be continued: network, recipe and data."""
@@ -56,6 +58,7 @@ class RunSpec:
             "seed": self.seed,
             "data_digest": self.data_digest,
             "holdout": self.data.holdout.model_dump(mode="json"),
+            "mean": self.data.mean.model_dump(mode="json"),
             "augmentation": self.augmentation.model_dump(mode="json"),
             "training": self.training.model_dump(mode="json"),
         }
@@ -80,18 +83,20 @@ class Session:
         self._train = self._store.split("train")
         self.device = device
         self.trainer = Trainer(self._material(loader_processes), spec.training, device)
+        self._sittings = [self._sitting()]
 
     def restore(self, folder: Path) -> None:
         """Continue from a checkpoint; DamagedCheckpointError or, for another training's, ValueError."""
         tensors, values = read_checkpoint(folder)
         check_identity(values, self.spec.identity())
         self.trainer.restore(tensors, values)
+        self._sittings = _joined(values.get("sittings", []), self._sitting())
 
     def checkpoint(self, folder: Path) -> None:
         """Write the state into `folder`; all workers must call it, the first one writes."""
         tensors, values = self.trainer.state()
         if world()[0] == 0:
-            write_checkpoint(folder, tensors, {**values, "identity": self.spec.identity()})
+            write_checkpoint(folder, tensors, {**values, "sittings": self._sittings, "identity": self.spec.identity()})
 
     def save_model(self, folder: Path) -> None:
         """Write the model folder: weights, what rebuilds them, input statistics, curves, the training's record."""
@@ -121,6 +126,18 @@ class Session:
             "weights_sha256": weights_sha256,
             "wall_seconds": round(self.trainer.seconds, 3),
             "precision": self.trainer.precision,
+            "hardware": hardware(),
+            "workers": world()[1],
+            "sittings": self._sittings,
+        }
+
+    def _sitting(self) -> dict[str, Any]:
+        """By what the training goes on from its present iteration."""
+        return {
+            "from_iteration": self.trainer.iteration,
+            "started": now().isoformat(timespec="seconds"),
+            **self.spec.code,
+            "torch": torch.__version__,
             "hardware": hardware(),
             "workers": world()[1],
         }
@@ -163,6 +180,8 @@ class Session:
 
     def _counter(self, split: Split, indices: np.ndarray | None = None) -> ErrorCount:
         chosen = np.arange(split.n_images) if indices is None else indices
+        if not (split.labels[chosen] >= 0).any():
+            raise ValueError(f"evaluation.split: '{self.spec.test_split}' has no labels to measure test errors by")
         return error_counter(split, chosen, self._predictor, self.spec.training.curve_view or SingleView())
 
     def _predictor(self, network: nn.Module) -> Predictor:
@@ -171,8 +190,16 @@ class Session:
             self._statistics,
             self._store.manifest.class_names,
             device=self.device,
-            precision=self.spec.training.precision,
+            precision=self.trainer.precision,
         )
+
+
+def _joined(sittings: list[dict[str, Any]], sitting: dict[str, Any]) -> list[dict[str, Any]]:
+    """The sittings with one more, where it differs from the last in more than its beginning."""
+    beginning = ("from_iteration", "started")
+    if sittings and all(sittings[-1].get(key) == sitting[key] for key in sitting if key not in beginning):
+        return sittings
+    return [*sittings, sitting]
 
 
 def error_counter(

@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from pipeline.models import build
+from pipeline.training.loss import TrainingLoss
 
 IMAGES = 64
 CLASSES = 10
@@ -52,17 +53,6 @@ def eased(network: nn.Module) -> nn.Module:
     return network
 
 
-def training_loss(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy, with that of the auxiliary classifiers where there are some."""
-    outputs = network(images)
-    if isinstance(outputs, torch.Tensor):
-        return F.cross_entropy(outputs, labels)
-    scores, *auxiliary = outputs
-    return F.cross_entropy(scores, labels) + network.auxiliary_weight * sum(
-        F.cross_entropy(each, labels) for each in auxiliary
-    )
-
-
 def wrong_of(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> int:
     """Number of images that the network in evaluation mode gets wrong."""
     with torch.no_grad():
@@ -77,11 +67,12 @@ def test_zero_training_error_on_64_images(name, options, size, rate):
     images, labels = digits(size)
     network = eased(build(name, CLASSES, **options)).train()
     optimiser = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9)
+    loss = TrainingLoss(label_smoothing=0.0)
     normalised = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     wrong = IMAGES
     for iteration in range(1, MOST_ITERATIONS + 1):
         optimiser.zero_grad()
-        training_loss(network, images, labels).backward()
+        loss(network(images), labels).backward()
         if not normalised:  # without BN, the first steps at this rate diverge
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()

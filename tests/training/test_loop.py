@@ -93,6 +93,22 @@ def test_dropout_takes_the_same_course_after_a_resumption(tmp_path: Path) -> Non
     assert_same_bits(weights(undisturbed), weights(second))
 
 
+def test_dropout_is_the_parts_whichever_worker_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dropped(rank: int, workers: int) -> list[torch.Tensor]:
+        monkeypatch.setattr("pipeline.training.loop.world", lambda: (rank, workers))
+        monkeypatch.setattr("tests.training.material.world", lambda: (rank, workers))
+        network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(768, 10))
+        masks: list[torch.Tensor] = []
+        network[1].register_forward_hook(lambda module, given, made: masks.append(made == 0))
+        run(Trainer(Material(network, batches(16), 64, seed=0), recipe(), CPU), 2)
+        return masks
+
+    alone, first, second = dropped(0, 1), dropped(0, 2), dropped(1, 2)
+    assert len(alone) == 4
+    assert not torch.equal(alone[0], alone[1])
+    assert all(map(torch.equal, alone, [first[0], second[0], first[1], second[1]]))
+
+
 def test_parts_of_a_batch_add_up_to_one_step_over_all_of_it() -> None:
     def without_bn(bn_images: int) -> Trainer:
         torch.manual_seed(1)
