@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline import paths, stage
 from pipeline.config import split_run
 from pipeline.data.store import Store
+from pipeline.models.saved import WEIGHTS
 from pipeline.report import Standing, ensemble_standing, standings
 from pipeline.storage import read_json, sha256_file, write_json
 from pipeline.tracking import commands
@@ -35,7 +37,12 @@ NO_FIGURE = "The paper has no figure for this model on these data."
 
 
 def run(at: stage.Stage) -> None:
-    """Bring MLflow up to the results, and register the models; what is there already stays as it is."""
+    """Bring MLflow up to the results, and register the models; what is there already stays as it is.
+
+    Runs that were not trained and evaluated here, as when an experiment's are trained one by one, are left out with
+    their ensembles, and named.
+    """
+    at = of_what_is_there(at)
     initialise()
     with answered():
         run_ids = {run: _send(at, run) for run in at.params.runs}
@@ -45,6 +52,28 @@ def run(at: stage.Stage) -> None:
     write_json(paths.registry_record(at.experiment), found)
     for name, entry in found.items():
         print(f"{name}  version {entry['version']}  {' '.join('@' + alias for alias in entry['aliases'])}")
+
+
+def of_what_is_there(at: stage.Stage) -> stage.Stage:
+    """The stage with the runs of which there are weights and errors, and their ensembles; ValueError where none is."""
+    params = at.params
+    runs = {run: settings for run, settings in params.runs.items() if _is_there(at, run)}
+    ensembles = {
+        name: members
+        for name, members in params.ensembles.items()
+        if runs.keys() >= set(members) and (paths.ensembles_dir(at.experiment) / f"{name}.json").is_file()
+    }
+    left = [name for name in (*params.runs, *params.ensembles) if name not in runs and name not in ensembles]
+    if not runs:
+        raise ValueError(f"{at.experiment}: no run was trained and evaluated here; run `dvc repro`, or `dvc pull`")
+    if left:
+        print(f"register: left out, as not trained and evaluated here: {', '.join(left)}", file=sys.stderr)
+    return replace(at, params=params.model_copy(update={"runs": runs, "ensembles": ensembles}))
+
+
+def _is_there(at: stage.Stage, run: str) -> bool:
+    weights = paths.model_dir(at.experiment, run) / WEIGHTS
+    return weights.is_file() and (paths.predictions_dir(at.experiment, run) / paths.SUMMARY).is_file()
 
 
 def _send(at: stage.Stage, run: str) -> str:

@@ -20,7 +20,7 @@ from dvc.utils.hydra import compose_and_dump
 from infra.job import parser as job_parser
 from pipeline.config import check_networks, load_params
 from pipeline.report import names
-from tools.results_page import PAGE, evidence_lines, results_page
+from tools.results_page import PAGE, README_RUNS, evidence_lines, results_page, with_rows
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -81,16 +81,20 @@ def test_digits_table_is_the_committed_metrics() -> None:
     assert f"on {rows['ResNet-56']['ten_crop']['n_images']} test images" in README
 
 
-def test_imagenette_table_is_the_committed_metrics() -> None:
-    runs = json.loads(committed("results/imagenette-small/metrics.json"))["runs"]
-    shown = {row[0]: row[1:] for row in table("run, `imagenette-small`")}
+@pytest.mark.parametrize(
+    "experiment", [name for name in README_RUNS if (ROOT / f"results/{name}/metrics.json").exists()]
+)
+def test_table_of_runs_is_the_committed_metrics(experiment: str) -> None:
+    runs = json.loads(committed(f"results/{experiment}/metrics.json"))["runs"]
+    protocols = README_RUNS[experiment]
+    shown = {row[0]: row[1 : 1 + len(protocols)] for row in table(f"run, `{experiment}`")}
     parted = {run: run.rpartition("-s") for run in runs}
     rows = {f"{names.label(network)}, seed {seed}": runs[run] for run, (network, _, seed) in parted.items()}
     assert shown == {
-        name: [f"{errors[protocol]['top1_error']:.2f}" for protocol in PROTOCOLS] for name, errors in rows.items()
+        name: [f"{errors[protocol]['top1_error']:.2f}" for protocol in protocols] for name, errors in rows.items()
     }
-    images = {f"{errors[protocol]['n_images']:,}" for errors in runs.values() for protocol in PROTOCOLS}
-    assert all(f"on the {count} of the validation archive" in " ".join(README.split()) for count in images)
+    images = {f"{errors[protocol]['n_images']:,}" for errors in runs.values() for protocol in protocols}
+    assert all(count in README for count in images)
 
 
 def test_recipe_is_that_of_the_committed_runs() -> None:
@@ -219,18 +223,40 @@ def test_results_page_says_what_was_chosen_beside_the_preset(tmp_path: Path) -> 
     parameters["training"]["compile"] = True
     parameters["training"]["optimizer"]["learning_rate"] = 0.05
     parameters["data"]["url"] = "/somewhere/else"
+    parameters["training"]["warmup"] = {"learning_rate": 0.01, "until_training_error": 80.0}
+    parameters["training"]["options"] = {"shortcut": "B"}
+    evaluation = preset.evaluation.model_dump(mode="json") | {"precision": "bf16"}
     hardware = {"processor": "P", "cores": 2, "memory_gib": 8.0, "gpus": []}
     record = {"git_commit": "a" * 40, "git_dirty": False, "seed": 0, "parameters": parameters, "precision": "bf16"}
-    record |= {"workers": 1, "hardware": hardware, "wall_seconds": 9.0, "evaluation": {"wall_seconds": 1.0}}
+    record |= {"workers": 1, "hardware": hardware, "wall_seconds": 9.0}
+    begun = {"from_iteration": 0, "git_commit": "b" * 40, "git_dirty": True, "workers": 1, "hardware": hardware}
+    record["sittings"] = [begun, {**record, "from_iteration": 5000}]
+    record["evaluation"] = {"wall_seconds": 1.0, "parameters": evaluation}
     errors = {"single_view": {"top1_error": 9.5, "top5_error": 0.5, "n_images": 10_000}}
     metrics = {"runs": {"resnet20-s0": errors}, "ensembles": {}, "provenance": {"resnet20-s0": record}}
     page = results_page({"cifar10-jpeg": {**metrics, "note": "Re-coded as JPEG."}})
-    assert "Chosen beside the preset: `-S training.optimizer.learning_rate=0.05 -S training.compile=true`." in page
+    assert (
+        "Chosen beside the preset: `-S training.optimizer.learning_rate=0.05"
+        " -S training.warmup={learning_rate:0.01,until_training_error:80.0} -S training.compile=true"
+        " -S training.options={shortcut:B} -S evaluation.precision=bf16`." in page
+    )
+    assert "`dvc repro --single-item ensemble@cifar10-jpeg report@cifar10-jpeg`" in page, "DVC would train the others"
+    assert "`dvc repro ensemble@cifar10-jpeg`" not in page
+    assert "`dvc repro report@cifar10-jpeg`" not in page
     (line,) = [line for line in page.splitlines() if line.startswith("Of the preset's runs, not run: ")]
     assert set(line.removeprefix("Of the preset's runs, not run: ").rstrip(".").split(", ")) == set(preset.runs) - {
         "resnet20-s0"
     }
+    assert (
+        f"| from iteration 0: {'b' * 12} and changes; from iteration 5,000: {'a' * 12} | 0 | 64,000 | bf16 | 1 |"
+        in page
+    )
     assert "Re-coded as JPEG." in page, "what is to note of the data stands beside its figures"
+
+
+def test_a_table_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match=r"0 tables begin with `\| run, `cifar10-jpeg` \|`"):
+        with_rows("no table", "| run, `cifar10-jpeg` |", [["ResNet-20", "9.5"]])
 
 
 def test_evidence_is_named_where_it_is_kept(tmp_path: Path) -> None:

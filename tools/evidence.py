@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         except (ValueError, OSError) as error:
             unfit += 1
             print(f"{run}: {'not kept' if keeping else 'not put back'}: {error}", file=sys.stderr)
-    print("\n".join(_next_steps(experiment, keeping)))
+    if unfit < len(found):
+        print("\n".join(_next_steps(experiment, keeping)))
     return 1 if unfit else 0
 
 
@@ -64,6 +65,11 @@ def evidence_dir(experiment: str, run: str = "") -> Path:
 def remake_command(experiment: str) -> str:
     """Ensembles and report made anew from what is there, where DVC would first train runs whose weights are not."""
     return f"dvc repro --single-item ensemble@{experiment} report@{experiment}"
+
+
+def compose_command(experiment: str) -> str:
+    """The experiment's `params.yaml` and its store of images."""
+    return f"dvc exp run -S experiment={experiment} prepare@{experiment}"
 
 
 def runs_here(experiment: str, root: Path = Path(".")) -> list[str]:
@@ -178,7 +184,7 @@ def _next_steps(experiment: str, keeping: bool) -> list[str]:
         return [f"to publish them: git add {folder} dvc.lock"]
     return [
         "to make their figures anew, without the weights:",
-        f"  dvc exp run -S experiment={experiment} prepare@{experiment}",
+        f"  {compose_command(experiment)}",
         f"  {remake_command(experiment)}",
         "(without --single-item DVC trains those runs again)",
     ]

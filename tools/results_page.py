@@ -1,11 +1,11 @@
-"""Write docs/RESULTS.md, where each committed figure comes from, and the figures in README.md's tables of digits."""
+"""Write docs/RESULTS.md, where each committed figure comes from, and the figures in README.md's tables."""
 
 from __future__ import annotations
 
 import csv
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from dvc.utils.hydra import compose_and_dump
 
 from pipeline.config import Params, load_params, split_run
 from pipeline.report import names
-from pipeline.tracking.names import flatten
-from tools.evidence import evidence_dir, remake_command, runs_kept
+from tools.evidence import compose_command, evidence_dir, remake_command, runs_kept
 
 ROOT = Path(__file__).parents[1]
 Metrics = Mapping[str, Any]
@@ -54,14 +53,16 @@ experiment that has no section here has not been run.
 def main() -> int:
     """Write both from the results in the working tree."""
     found = {path.parent.name: json.loads(path.read_text("utf-8")) for path in ROOT.glob("results/*/metrics.json")}
-    (ROOT / PAGE).write_text(results_page(found), encoding="utf-8")
+    page = results_page(found)
     readme = (ROOT / README).read_text("utf-8")
     readme = with_rows(readme, ERRORS_HEAD, error_rows(found["digits"]))
     for experiment, protocols in README_RUNS.items():
         if experiment in found:
             readme = with_rows(readme, f"| run, `{experiment}` |", run_rows(found[experiment], protocols))
     claims = (ROOT / "results/digits/tables/claims.csv").read_text("utf-8")
-    (ROOT / README).write_text(with_rows(readme, CLAIMS_HEAD, claim_rows(claims)), encoding="utf-8")
+    readme = with_rows(readme, CLAIMS_HEAD, claim_rows(claims))
+    (ROOT / PAGE).write_text(page, encoding="utf-8")
+    (ROOT / README).write_text(readme, encoding="utf-8")
     return 0
 
 
@@ -78,7 +79,7 @@ def error_rows(metrics: Metrics) -> list[list[str]]:
 def run_rows(metrics: Metrics, protocols: Sequence[str]) -> list[list[str]]:
     """README's rows of one experiment: a network and its seed, then top-1 errors by protocol."""
     return [
-        [f"{_label(run)}, seed {split_run(run)[1]}", *(_error(errors, protocol) for protocol in protocols)]
+        [names.run_label(run), *(_error(errors, protocol) for protocol in protocols)]
         for run, errors in metrics["runs"].items()
     ]
 
@@ -94,9 +95,15 @@ def claim_rows(claims: str) -> list[list[str]]:
 
 
 def with_rows(text: str, head: str, rows: list[list[str]]) -> str:
-    """The text with other rows in the table whose head begins so; further cells of a row of the same name stay."""
+    """The text with other rows in the table whose head begins so; further cells of a row of the same name stay.
+
+    ValueError where there is not one such table.
+    """
     lines = text.splitlines()
-    (start,) = (number + 2 for number, line in enumerate(lines) if line.startswith(head))
+    found = [number + 2 for number, line in enumerate(lines) if line.startswith(head)]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} tables begin with `{head}`: write one, of a head and the line below it")
+    start = found[0]
     stop = next((n for n in range(start, len(lines)) if not lines[n].startswith("|")), len(lines))
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:stop]]
     old = {row[0]: row for row in cells}
@@ -113,16 +120,19 @@ def results_page(found: Mapping[str, Metrics]) -> str:
 
 
 def _experiment(experiment: str, metrics: Metrics) -> str:
-    results = f"../results/{experiment}"
+    results, ensembles = f"../results/{experiment}", metrics["ensembles"]
+    left = [run for run in _preset(experiment).runs if run not in metrics["provenance"]]
+    remade = remake_command(experiment) if left else f"dvc repro report@{experiment}"
     return "\n".join(
         [
             f"## {experiment}\n",
-            "All of it: `make reproduce` with this experiment in `params.yaml`; a row alone: its command.",
+            f"`{compose_command(experiment)}` composes `params.yaml` (with `-S data.url=…` where the images lie"
+            " elsewhere); then all of it: `make reproduce`; a row alone: its command.",
             *_beside_the_preset(experiment, metrics["provenance"]),
+            *([f"Of the preset's runs, not run: {', '.join(left)}."] if left else []),
             *([metrics["note"]] if metrics.get("note") else []),
-            f"[Report]({results}/report.md), [tables]({results}/tables), [pictures]({results}/figures):"
-            f" `dvc repro report@{experiment}`.",
-            f"Ensembles, from saved probabilities: `{names.ensemble_command(experiment)}`.",
+            f"[Report]({results}/report.md), [tables]({results}/tables), [pictures]({results}/figures): `{remade}`.",
+            *([f"Ensembles, from saved probabilities: `{names.ensemble_command(experiment)}`."] if ensembles else []),
             *evidence_lines(experiment),
             "",
             _errors({**metrics["runs"], **metrics["ensembles"]}),
@@ -137,18 +147,16 @@ def evidence_lines(experiment: str, root: Path = ROOT) -> list[str]:
         return []
     return [
         f"Without training, from the [curves and probabilities](../{evidence_dir(experiment)}) that are kept here:"
-        f" `python -m tools.evidence restore {experiment}`, then `{remake_command(experiment)}`."
+        f" `python -m tools.evidence restore {experiment}`, then `{compose_command(experiment)}` and"
+        f" `{remake_command(experiment)}`."
     ]
 
 
 def _beside_the_preset(experiment: str, provenance: Mapping[str, Metrics]) -> list[str]:
-    """What was chosen otherwise than in the experiment's file, and which of its runs were not run."""
+    """What was chosen otherwise than in the experiment's file."""
     preset = _preset(experiment)
     chosen = {choice: None for run, record in provenance.items() for choice in _chosen(preset, run, record)}
-    lines = [f"Chosen beside the preset: `-S {' -S '.join(chosen)}`."] if chosen else []
-    if left := [run for run in preset.runs if run not in provenance]:
-        lines.append(f"Of the preset's runs, not run: {', '.join(left)}.")
-    return lines
+    return [f"Chosen beside the preset: `-S {' -S '.join(chosen)}`."] if chosen else []
 
 
 def _preset(experiment: str) -> Params:
@@ -163,13 +171,29 @@ def _chosen(preset: Params, run: str, record: Metrics) -> list[str]:
     if run not in preset.runs:
         return [f"'+runs.{run}={{training: {{}}}}'"]
     sections = {"data": preset.data, "augmentation": preset.augmentation, "training": preset.training_of(run)}
-    declared = flatten({name: section.model_dump(mode="json") for name, section in sections.items()})
-    recorded = flatten({name: record["parameters"][name] for name in sections})
-    return [
-        f"{key}={value}"
-        for key, value in recorded.items()
-        if declared.get(key, value) != value and key not in WHERE_IT_LIES
-    ]
+    recorded = {name: record["parameters"][name] for name in sections}
+    recorded["evaluation"] = record["evaluation"]["parameters"]
+    declared = {name: section.model_dump(mode="json") for name, section in sections.items()}
+    declared["evaluation"] = preset.evaluation.model_dump(mode="json")
+    return [choice for choice in _differing(declared, recorded) if choice.partition("=")[0] not in WHERE_IT_LIES]
+
+
+def _differing(declared: Metrics, recorded: Metrics, prefix: str = "") -> list[str]:
+    """Where the recorded values are others, as `-S` takes them; a section that was null or empty before as a whole."""
+    found: list[str] = []
+    for key, value in recorded.items():
+        before, name = declared.get(key), f"{prefix}{key}"
+        if value and before and isinstance(value, dict) and isinstance(before, dict):
+            found += _differing(before, value, f"{name}.")
+        elif value != before:
+            found.append(f"{name if key in declared else f'+{name}'}={_as_override(value)}")
+    return found
+
+
+def _as_override(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_as_override(inner)}" for key, inner in value.items()) + "}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _errors(rows: Mapping[str, Metrics]) -> str:
@@ -198,15 +222,28 @@ def _card(experiment: str, run: str, record: Metrics) -> list[str]:
     return [
         run,
         f"`{names.evaluate_command(experiment, run)}`",
-        f"{record['git_commit'][:12]}{' and changes' if record['git_dirty'] else ''}",
+        _of_all_sittings(record, _commit),
         str(record["seed"]),
         f"{record['parameters']['training']['iterations']:,}",
         record["precision"],
-        str(record["workers"]),
-        _hardware(record["hardware"]),
+        _of_all_sittings(record, lambda sitting: str(sitting["workers"])),
+        _of_all_sittings(record, lambda sitting: _hardware(sitting["hardware"])),
         f"{record['wall_seconds']:.0f} s",
         f"{record['evaluation']['wall_seconds']:.0f} s",
     ]
+
+
+def _of_all_sittings(record: Metrics, text: Callable[[Metrics], str]) -> str:
+    """What differs between the sittings of a training, one after another."""
+    found = [(text(sitting), sitting["from_iteration"]) for sitting in record.get("sittings") or []]
+    changes = [each for before, each in zip([None, *found], found, strict=False) if not before or before[0] != each[0]]
+    if len(changes) < 2:
+        return text(record)
+    return "; ".join(f"from iteration {start:,}: {told}" for told, start in changes)
+
+
+def _commit(record: Metrics) -> str:
+    return f"{(record['git_commit'] or 'not recorded')[:12]}{' and changes' if record['git_dirty'] else ''}"
 
 
 def _hardware(hardware: Metrics) -> str:

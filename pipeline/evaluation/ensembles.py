@@ -87,8 +87,9 @@ def _as_errors(counts: Counts, n_images: int) -> Errors:
 def search_members(members: Mapping[str, Predictions], method: str, most: int) -> tuple[list[str], list[Errors]]:
     """The members chosen on these predictions, by top-1 error, and the errors there as the choice went on.
 
-    "greedy" starts from the best two and adds the best next one while the error falls; "exhaustive" takes the best
-    subset of at least two, the smaller and earlier of equal ones. ValueError if there are fewer than two.
+    "greedy" takes the best one, then the one that helps it most, then the best next one while the error falls;
+    "exhaustive" takes the best subset of at least two, the smaller and earlier of equal ones. ValueError if there are
+    fewer than two.
     """
     if len(members) < 2:
         raise ValueError(f"{', '.join(members)}: an ensemble needs at least two candidates")

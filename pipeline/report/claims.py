@@ -1,4 +1,4 @@
-"""The paper's claims in words, each checked on the same images by paired tests."""
+"""The paper's claims in words: on errors by paired tests on the same images, on responses by tests over layers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,18 @@ class Link:
     p_value: float | None
     """Two-sided; None where no test could be made."""
     unit: str = "%"
+    ranks: float | None = None
+    """Of a test of ranks, which way these go: above 0 as claimed. Values may go the other way."""
+
+    @property
+    def torn(self) -> bool:
+        """Whether the test's ranks and the values go different ways."""
+        return self.ranks is not None and self.ranks * (self.worse_value - self.better_value) < 0
 
     @property
     def standing(self) -> Standing:
-        """Holds or doesn't beyond chance (p < 0.05), else undecided."""
-        if self.p_value is None or self.p_value >= SIGNIFICANCE or self.worse_value == self.better_value:
+        """Holds or doesn't beyond chance (p < 0.05), else undecided, as where ranks and values go different ways."""
+        if self.p_value is None or self.p_value >= SIGNIFICANCE or self.worse_value == self.better_value or self.torn:
             return "undecided"
         return "holds" if self.better_value < self.worse_value else "does not hold"
 
@@ -166,13 +173,25 @@ def _protocol_claim(checker: _Checker) -> Claim:
         if (link := checker.link((run.name, worse), (run.name, better), by_protocol=True))
     ]
     words = " beats ".join(map(names.protocol_label, reversed(PROTOCOLS)))
-    absent = tuple(names.protocol_label(protocol) for protocol in PROTOCOLS if protocol not in tested)
-    return Claim("protocols", f"For each network, {words} testing", "Tables 3 and 4", tuple(links), absent)
+    absent = [names.protocol_label(protocol) for protocol in PROTOCOLS if protocol not in tested]
+    return Claim(
+        "protocols",
+        f"For each network, {words} testing",
+        "Tables 3 and 4",
+        tuple(links),
+        (*absent, *_without_figures(checker.inputs)),
+    )
+
+
+def _without_figures(inputs: Inputs) -> list[str]:
+    """The experiment's networks of which no run has any."""
+    return [n for n in dict.fromkeys(run.network for run in inputs.runs.values()) if not inputs.of_network(n)]
 
 
 def _ensemble_claim(checker: _Checker) -> Claim:
-    links = [link for ensemble in checker.inputs.ensembles.values() if (link := checker.against_best_member(ensemble))]
-    absent = () if links else ("an ensemble and its members",)
+    found = {name: checker.against_best_member(ensemble) for name, ensemble in checker.inputs.ensembles.items()}
+    links = [link for link in found.values() if link]
+    absent = tuple(name for name, link in found.items() if not link) if links else ("an ensemble and its members",)
     return Claim(
         "ensemble",
         "An ensemble beats its best member",
@@ -184,12 +203,16 @@ def _ensemble_claim(checker: _Checker) -> Claim:
 
 def _responses(inputs: Inputs) -> tuple[tuple[Link, ...], tuple[str, ...]]:
     twins, deeper = response_links(inputs)
-    links = tuple(Link(worse, better, high, low, p, unit="") for worse, better, high, low, p in [*twins, *deeper])
+    links = tuple(
+        Link(each.larger, each.smaller, each.larger_mean, each.smaller_mean, each.p_value, unit="", ranks=each.ranks)
+        for each in [*twins, *deeper]
+    )
     wanted = (
         (twins, "layer responses of a plain net and its residual twin"),
         (deeper, "those of residual nets of two depths"),
     )
-    return links, tuple(what for found, what in wanted if not found)
+    absent = [network for network in _without_figures(inputs) if names.kind(network) != "other"]
+    return links, (*(what for found, what in wanted if not found), *absent)
 
 
 class _Checker:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from pipeline.report import names
-from pipeline.report.figures import headline_protocol, network_points
+from pipeline.report.figures import BARS, headline_protocol, network_points
 from pipeline.report.inputs import Inputs, RunResult
 from pipeline.report.plots import INK, Panel, Plot
 
@@ -22,7 +22,7 @@ def cost_figure(inputs: Inputs) -> Plot | None:
         return None
     caption = (
         f"Top-1 error, {names.protocol_label(protocol)}, against the multiply-adds of convolutions and fully connected"
-        " layers for one training-sized view. Bars as above."
+        f" layers for one training-sized view. {BARS}"
     )
     return Plot("cost", "Error against multiply-adds", caption, (_cost_panel(inputs, protocol, costs),))
 

@@ -17,6 +17,7 @@ from pipeline.report.plots import INK, SERIES, Panel, Plot
 from pipeline.report.responses import deviations, with_responses
 
 RIGHT_PANEL = ("resnet110", "resnet1202")
+BARS = "Bars: Wilson's 95% interval, or mean ± std over several seeds where that is wider."
 NOT_DISPLAYED = "plain110"
 DepthPoint = tuple[float, float, float, float]
 LineStyle = str | tuple[float, Sequence[float]]
@@ -83,7 +84,7 @@ def _ceiling(runs: Sequence[RunResult]) -> float:
             continue
         for column in CURVES:
             iterations, values = _points(run.history, column)
-            highest = max([highest, *values[iterations >= iterations.max(initial=0) / 2]])
+            highest = max([highest, *values[iterations > iterations.max(initial=0) / 2]])
     return min(100.0, 10 * math.ceil(1.25 * highest / 10))
 
 
@@ -100,8 +101,7 @@ def depth_figure(inputs: Inputs) -> Plot | None:
     protocol = headline_protocol(inputs)
     if len(depths) < 2 or protocol is None:
         return None
-    bars = "Bars: Wilson's 95% interval, or mean ± std over several seeds where that is wider."
-    caption = f"Top-1 error, {names.protocol_label(protocol)}. {bars}"
+    caption = f"Top-1 error, {names.protocol_label(protocol)}. {BARS}"
     return Plot("depth", "Error against depth", caption, (_depth_panel(inputs, protocol),))
 
 

@@ -27,12 +27,12 @@ PROTOCOLS = {
 }
 HOLDOUT = "holdout"
 WAYS = {
-    "multi_scale_softmax": "mirror images too, softmax averaged",
-    "multi_scale_softmax_unmirrored": "softmax averaged",
-    "multi_scale_scores": "mirror images too, scores averaged",
-    "multi_scale_scores_unmirrored": "scores averaged",
+    "multi_scale_softmax": "softmax, with mirror images",
+    "multi_scale_softmax_unmirrored": "softmax, without mirror images",
+    "multi_scale_scores": "scores, with mirror images",
+    "multi_scale_scores_unmirrored": "scores, without mirror images",
 }
-"""What the paper leaves open in multi-scale testing; the declared one stands as multi_scale."""
+"""What is averaged in multi-scale testing, which the paper leaves open; the declared way stands as multi_scale."""
 
 
 def kind(network: str) -> Kind:

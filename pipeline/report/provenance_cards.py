@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.report import names
 from pipeline.report.inputs import Inputs, RunResult
-from pipeline.report.records import PrecisionError, Provenance
+from pipeline.report.records import PrecisionError, Provenance, Sitting
 from pipeline.report.tables import Cell, Column, Row, Table
 
 RunLink = Callable[[str], str | None]
@@ -49,18 +50,20 @@ def _card(experiment: str, run: RunResult, run_link: RunLink | None) -> Card:
     trained, evaluated = run.training.provenance, run.evaluation.provenance
     facts: list[tuple[str, str, str | None]] = [
         ("commit", _commit(trained), None),
-        ("data", trained.data_digest[:16], None),
+        ("data digest", trained.data_digest[:16], None),
         ("seed", str(run.training.seed), None),
         ("iterations", f"{run.training.iterations:,}", None),
         ("precision", trained.precision or "not recorded", None),
         ("workers", str(trained.workers or "not recorded"), None),
-        ("hardware", _hardware(trained), None),
+        ("hardware", _hardware(trained.hardware), None),
         ("training", _duration(run.training.wall_seconds or trained.wall_seconds), None),
         ("evaluation", f"{_duration(evaluated.wall_seconds)}, commit {_commit(evaluated)}", None),
         ("started", trained.started or "not recorded", None),
         ("packages", _packages(trained), None),
         ("weights", (run.training.weights_sha256 or "not recorded")[:16], None),
     ]
+    if trained.sittings and len(trained.sittings) > 1:
+        facts.append(("sittings", "; ".join(map(_sitting, trained.sittings)), None))
     if run.evaluation.precision_error:
         facts.append(("rounding", _rounding(run.evaluation.precision_error), None))
     if run.mlflow_run_id:
@@ -90,14 +93,18 @@ def _safe(run_id: str, run_link: RunLink | None) -> str | None:
     return address if address and urlsplit(address).scheme in ("http", "https") else None
 
 
-def _commit(provenance: Provenance) -> str:
+def _sitting(sitting: Sitting) -> str:
+    by = f"commit {_commit(sitting)}, torch {sitting.torch}, workers: {sitting.workers}, {_hardware(sitting.hardware)}"
+    return f"from iteration {sitting.from_iteration:,}, {sitting.started}: {by}"
+
+
+def _commit(provenance: Provenance | Sitting) -> str:
     if provenance.git_commit is None:
         return "not recorded"
     return provenance.git_commit[:12] + (" with uncommitted changes" if provenance.git_dirty else "")
 
 
-def _hardware(provenance: Provenance) -> str:
-    hardware = provenance.hardware
+def _hardware(hardware: dict[str, Any]) -> str:
     parts = [str(hardware.get("processor") or "unknown processor")]
     if hardware.get("cores"):
         parts.append(f"{hardware['cores']} cores")

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-TABLES = ("table2", "table3", "table4", "table5", "table6")
 Metric = Literal["top1_error", "top5_error"]
 Percent = Annotated[float, Field(ge=0, le=100)]
 

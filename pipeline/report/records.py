@@ -21,6 +21,18 @@ class Errors(_Record):
     n_images: int = Field(ge=1)
 
 
+class Sitting(_Record):
+    """By what a training went on from an iteration, to the next sitting's or its end."""
+
+    from_iteration: int = Field(ge=0)
+    started: str
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    torch: str
+    hardware: dict[str, Any]
+    workers: int
+
+
 class Provenance(_Record):
     """Where a figure comes from; a figure that lacks any of the required fields is not shown."""
 
@@ -36,6 +48,8 @@ class Provenance(_Record):
     seed: int | None = None
     workers: int | None = None
     started: str | None = None
+    sittings: list[Sitting] | None = None
+    """Of a training: more than one where it was taken up by another commit, or on other machines or workers."""
 
 
 class TrainingRecord(_Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -10,8 +11,19 @@ from scipy import stats
 from pipeline.report import names
 from pipeline.report.inputs import Inputs, RunResult
 
-Comparison = tuple[str, str, float, float, float]
-"""Larger as claimed, smaller as claimed, their mean responses, p-value (two-sided)."""
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs' responses, the larger one first as claimed, by their means and by a test of ranks."""
+
+    larger: str
+    smaller: str
+    larger_mean: float
+    smaller_mean: float
+    p_value: float
+    """Two-sided."""
+    ranks: float
+    """Above 0 where the ranks go the claimed way, below 0 where they go the other; a few large layers move no rank."""
 
 
 def with_responses(inputs: Inputs) -> list[RunResult]:
@@ -44,7 +56,10 @@ def response_links(inputs: Inputs) -> tuple[list[Comparison], list[Comparison]]:
 def _compare(larger: RunResult, smaller: RunResult, paired: bool) -> Comparison:
     first, second = deviations(larger), deviations(smaller)
     if paired and len(first) == len(second) and not np.array_equal(first, second):
-        p_value = float(stats.wilcoxon(first, second).pvalue)
+        difference = first - second
+        p_value = float(stats.wilcoxon(difference).pvalue)
+        ranks = float((np.sign(difference) * stats.rankdata(np.abs(difference))).sum())
     else:
-        p_value = float(stats.mannwhitneyu(first, second).pvalue)
-    return larger.name, smaller.name, float(first.mean()), float(second.mean()), p_value
+        found = stats.mannwhitneyu(first, second)
+        p_value, ranks = float(found.pvalue), float(found.statistic) - len(first) * len(second) / 2
+    return Comparison(larger.name, smaller.name, float(first.mean()), float(second.mean()), p_value, ranks)

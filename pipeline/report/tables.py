@@ -58,6 +58,7 @@ class Table:
     """The groups' labels and spans; empty when no column has a group."""
 
     def __post_init__(self) -> None:
+        assert len({column.key for column in self.columns}) == len(self.columns), f"{self.name}: two columns of one key"
         spans = [(group, len(list(columns))) for group, columns in groupby(self.columns, key=lambda c: c.group)]
         object.__setattr__(self, "groups", tuple(spans) if any(group for group, _ in spans) else ())
 

@@ -94,12 +94,16 @@ def _compose(
         found_cards,
         provenance_table(found_cards),
         on_this_machine(found_cards),
-        names.ensemble_command(inputs.experiment) if inputs.ensembles else None,
+        names.ensemble_command(inputs.experiment) if _has_ensembles(inputs) else None,
         selection(inputs),
         inputs.problems,
     )
     extra = [errors_table(inputs), claims_table(claims), verdicts_table(comparisons), content.provenance]
     return content, [*content.results, *content.paper, *extra]
+
+
+def _has_ensembles(inputs: Inputs) -> bool:
+    return any(ensemble.state == "shown" for ensemble in inputs.ensembles.values())
 
 
 def _mistakes(inputs: Inputs, outcomes: Outcomes, image: ImageOf | None) -> tuple[list[Mistake], str]:

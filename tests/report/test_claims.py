@@ -253,6 +253,37 @@ def test_layer_responses(tmp_path, changed, standing):
     )
 
 
+def test_ranks_and_means_that_go_different_ways_decide_nothing(tmp_path):
+    stds = {"plain20-s0": [1.0] * 19, "resnet20-s0": [0.9] * 17 + [3.0] * 2}
+    for run, values in stds.items():
+        add_run(tmp_path, "x", run, {"single_view": 0.9})
+        layers = [{"name": f"conv{number}", "std": value} for number, value in enumerate(values)]
+        write_json(tmp_path / "predictions" / "x" / run / "responses.json", {"layers": layers})
+    _, claims = claims_of(tmp_path, "x", stds)
+    (found,) = claims["responses"].links
+    assert found.p_value < 0.05
+    assert found.better_value > found.worse_value
+    assert found.ranks > 0
+    assert claims["responses"].standing == "undecided"
+    (evidence,) = claim_lines([claims["responses"]])[0].evidence
+    assert "undecided, as ranks, which the test sees, and means go different ways, p = " in evidence
+
+
+def test_networks_and_ensembles_that_were_not_run_leave_a_claim_to_hold_so_far(tmp_path):
+    runs = [*RESPONSES, "plain56-s0", "resnet110-s0", "resnet110-s1"]
+    add_responses(tmp_path, RESPONSES)
+    for run in RESPONSES:
+        add_run(tmp_path, "x", run, {"center_crop": 0.6, "ten_crop": 0.75, "multi_scale": 0.9})
+    add_members(tmp_path, confident=False)
+    add_ensemble(tmp_path, "x", "paper", MEMBERS, ["ten_crop"])
+    _, claims = claims_of(
+        tmp_path, "x", [*runs, *MEMBERS], {"paper": MEMBERS, "seeds": ["resnet110-s0", "resnet110-s1"]}
+    )
+    assert claims["responses"].standing == claims["protocols"].standing == claims["ensemble"].standing == "holds so far"
+    assert claims["responses"].missing == claims["protocols"].missing == ("plain56", "resnet110")
+    assert claims["ensemble"].missing == ("seeds",)
+
+
 def add_responses(root, runs):
     for run in runs:
         add_run(root, "x", run, {"single_view": 0.9})

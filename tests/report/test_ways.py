@@ -40,7 +40,7 @@ def test_ways_of_averaging_have_a_table_and_are_no_protocols(root: Path, digits_
     lines = (root / paths.results_dir("x") / "tables" / "multi_scale_ways.csv").read_text().splitlines()
     measured = read_json(root / paths.predictions_dir("x", RUNS[0]) / "evaluate.json")["metrics"]
     assert lines[0] == "run,as declared top-1,as declared 95%," + ",".join(
-        [*(f'"mirror images too, scores averaged {column}"' for column in ("top-1", "95%")), "data"]
+        [*(f'"scores, with mirror images {column}"' for column in ("top-1", "95%")), "data"]
     )
     assert lines[1].removesuffix(",made-up digits").split(",")[1::2] == [
         f"{measured[way]['top1_error']:.2f}" for way in WAYS

@@ -120,7 +120,7 @@ def test_a_table_read_by_itself_says_of_what_data_it_is(tmp_path):
     report = Report(title="X", dataset="images re-coded as JPEG", comparable=False, note="About a point *worse*.")
     write_report("x", report, ["resnet20-s0"], {}, tmp_path)
     folder = tmp_path / paths.results_dir("x")
-    for table in ("table6", "verdicts", "runs", "errors"):
+    for table in ("table6", "verdicts", "runs", "errors", "provenance"):
         text = (folder / "tables" / f"{table}.md").read_text()
         assert text.startswith("# ")
         assert text.count("Data: images re-coded as JPEG.") == text.count("> About a point \\*worse\\*.") == 1
@@ -132,6 +132,20 @@ def test_a_table_read_by_itself_says_of_what_data_it_is(tmp_path):
         text = (folder / form).read_text()
         assert "ours are not compared with them" in text
         assert "A figure is reproduced when" not in text
+
+
+def test_a_training_in_several_sittings_says_by_what_each_was(digits, digits_report):
+    path = digits / paths.model_dir("digits", "plain20-s0") / "train.json"
+    record = read_json(path)
+    first = {"from_iteration": 0, "started": "2026-01-02T03:04:05+00:00", "git_commit": "a" * 40, "git_dirty": False}
+    first |= {"torch": "2.0", "hardware": {"processor": "P", "cores": 8}, "workers": 8}
+    second = first | {"from_iteration": 5000, "git_commit": "b" * 40, "git_dirty": True, "workers": 1}
+    write_json(path, {**record, "provenance": {**record["provenance"], "sittings": [first, second]}})
+    _, folder = write(digits, digits_report)
+    (line,) = [line for line in (folder / "tables/provenance.md").read_text().splitlines() if "plain20-s0" in line]
+    assert f"from iteration 0, 2026-01-02T03:04:05+00:00: commit {'a' * 12}, torch 2.0, workers: 8, P, 8 cores;" in line
+    assert f"from iteration 5,000, {first['started']}: commit {'b' * 12} with uncommitted changes, torch 2.0" in line
+    assert read_json(folder / "metrics.json")["provenance"]["plain20-s0"]["sittings"] == [first, second]
 
 
 def test_a_run_without_usable_figures_has_no_curves_and_no_responses(digits, digits_report):
