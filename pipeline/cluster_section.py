@@ -31,7 +31,7 @@ class Cluster(Section):
     """CPUs, and threads, of a worker; null divides this machine's cores among the workers, at most a node's."""
     gpus_per_worker: float = Field(ge=0)
     storage: str | None
-    """Absolute path or URL for checkpoints; null keeps them under checkpoints/."""
+    """Path or URL for checkpoints, which all nodes see; null keeps them under checkpoints/."""
     loader_processes: int = Field(ge=0)
     """Processes that decode and crop for each worker; 0 does it in the worker."""
     checkpoint_every: Size

@@ -132,7 +132,7 @@ class Plateau(Section):
     factor: float = Field(gt=0, lt=1)
     watch: Literal["training_error", "holdout_error"]
     patience: Size
-    """Curve points without a new lowest error before the rate falls."""
+    """Curve points at which the watched error was measured, without a new lowest, before the rate falls."""
     threshold: float = Field(ge=0)
     """By how many percentage points an error must fall to count as lower."""
     drops: Size
@@ -175,7 +175,7 @@ class Training(Section):
     """Training images over which BN statistics are averaged after training; 0 keeps the moving average."""
     label_smoothing: float = Field(ge=0, lt=1)
     precision: Precision
-    """auto: bf16 autocast where the hardware has it, fp32 otherwise."""
+    """auto: bf16 autocast where the hardware gains by it, fp32 otherwise."""
     compile: bool
     deterministic: bool
     """Deterministic kernels: a resumed training ends in the same bits as an undisturbed one (fp32)."""

@@ -93,7 +93,7 @@ class Retry:
     Each pause is twice the one before, up to `longest_pause`. `level` is that of the warnings that say so.
     """
 
-    attempts: int = 6
+    attempts: int = 7
     first_pause: float = 0.5
     longest_pause: float = 30.0
     seconds: float | None = None
@@ -138,11 +138,14 @@ def resolve(url: str | Path) -> tuple[Any, str]:
         return fsspec.filesystem("file"), str(local_path(url))
     options = _S3_OPTIONS if str(url).startswith(("s3://", "s3a://")) else {}
     try:
-        return fsspec.core.url_to_fs(str(url), **options)
+        system, path = fsspec.core.url_to_fs(str(url), **options)
     except ImportError as error:
         raise ValueError(f"{url}: a package for this kind of URL is not installed ({error})") from error
     except ValueError as error:
         raise ValueError(f"{url}: not a URL that can be read ({error})") from error
+    if options:
+        system.retries = 1  # s3fs would try five times beside
+    return system, path
 
 
 def attempt(action: Callable[[Any, str], T], url: str | Path, retry: Retry = DEFAULT_RETRY, *, verb: str = "read") -> T:

@@ -42,9 +42,9 @@ def run(at: stage.Stage) -> None:
     """
     started, evaluation = now(), at.params.evaluation
     store = Store.open(paths.data_dir(at.experiment).absolute())
-    job = _job(at, store)
     with atomic_directory(paths.predictions_dir(at.experiment, at.run)) as folder:
         with cluster.spreading(at.params.cluster) as spread:
+            job = _job(at, store)  # here, as a worker's threads are a part of the cluster's nodes
             made = predict_parts(job, _parts(at, job), paths.parts_dir(at.experiment, at.run), spread or in_turn)
             kept = {name: _keep(at.run, folder, name, found) for name, found in assemble(made, job.splits)}
             found = _examined(at, job, spread)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -208,6 +209,20 @@ PLANTED = {
     "dvc.yaml": "stages:\n  train: {deps: [pipeline/models/zoo.py, pipeline/tracking]}\n"
     "  report: {deps: [pipeline/report, pipeline/nothing.py]}\n  gone: {deps: []}\n",
 }
+
+
+UNTOLD = {"register": {"data"}}
+"""Sections a stage reads without depending on them: of data, register names what changes the models already."""
+
+
+def test_each_stage_depends_on_the_parameters_it_reads() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    for name, stage in stages.items():
+        text = (ROOT / f"stages/{name}.py").read_text(encoding="utf-8")
+        read = set(re.findall(r"\bparams\.(\w+)", text)) - {"model_copy", "cluster"} - UNTOLD.get(name, set())
+        read = {"training" if section == "training_of" else section for section in read}
+        assert read
+        assert read <= {str(parameter).partition(".")[0] for parameter in stage["params"]}, name
 
 
 @pytest.fixture(scope="module")

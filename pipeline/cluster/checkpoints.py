@@ -20,6 +20,7 @@ from pipeline.storage import (
     DEFAULT_RETRY,
     Retry,
     StorageError,
+    absolute_url,
     attempt,
     download,
     is_local,
@@ -107,7 +108,7 @@ def checkpoint_name(spec: RunSpec) -> str:
 
 def storage_path(cluster: Cluster) -> str:
     """The absolute path or URL under which checkpoints are kept."""
-    return cluster.storage or str(checkpoints_dir().absolute())
+    return absolute_url(cluster.storage or checkpoints_dir())
 
 
 def store_of(spec: RunSpec, cluster: Cluster) -> CheckpointStore:

@@ -25,6 +25,7 @@ from pipeline.cluster.controller import DriverTrainer
 from pipeline.cluster.letters import READY, RESIZE, Letters
 
 SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_TO_LOOK = 5.0
 SECONDS_FOR_A_CHECKPOINT = 120.0
 """That workers have before they are ended for another number of them."""
 START_SECONDS = "20"
@@ -64,8 +65,13 @@ class EvenScalingPolicy(ElasticScalingPolicy):
         return decision
 
     def _get_reserved_resources(self) -> Any:
-        """What nodes have for this training, by the nodes of this moment: Ray looks at them every 20 s."""
-        ray.get(self._autoscaling_coordinator.get_reserved_resources.remote(self._requester_id, recompute=True))
+        """What nodes have for this training, by the nodes of this moment: Ray looks at them every 20 s.
+
+        Where the coordinator does not answer, training goes on with the workers that it has, as Ray itself has it.
+        """
+        with contextlib.suppress(Exception):
+            looked = self._autoscaling_coordinator.get_reserved_resources.remote(self._requester_id, recompute=True)
+            ray.get(looked, timeout=SECONDS_TO_LOOK)
         return super()._get_reserved_resources()
 
     def _count_possible_workers(self, reserved_resources: Any) -> int:

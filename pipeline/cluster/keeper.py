@@ -114,7 +114,10 @@ class Keeper:
                     f"{self._run}: no checkpoint could be written for {seconds:.0f} s"
                     f" (cluster.checkpoint_patience_seconds: {self._patience:g}): {error}"
                 )
+                left = {each.folder for each in (one, self._waiting) if each is not None}
                 self._changed.notify_all()
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
         elif first:
             _log.warning(
                 "%s: checkpoint of iteration %d cannot be written; training goes on and tries again for %g s: %s",

@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.cluster.capacity import require_room
 from pipeline.cluster.waiting import tell_obstacle
 from pipeline.cluster_section import Cluster
+from pipeline.storage import StorageError
 
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -170,4 +171,16 @@ def map_tasks(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[
 
     task = ray.remote(num_cpus=TASK["CPU"])(function)
     for reference in [task.remote(item) for item in items]:
-        yield ray.get(reference)
+        yield result_of(reference)
+
+
+def result_of(reference: Any) -> Any:
+    """What a task returned. Errors that name what is at fault are raised as they were, without a trace of Ray's."""
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ValueError | FileNotFoundError | StorageError):
+            raise error.cause from None
+        raise

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pipeline.cluster.capacity import living_nodes, require_room
-from pipeline.cluster.ray_session import address_of, cores, session
+from pipeline.cluster.ray_session import address_of, cores, result_of, session
 from pipeline.cluster.waiting import tell_obstacle
 from pipeline.cluster_section import Cluster
 
@@ -80,4 +80,4 @@ def _spread(
         if not running:
             return
         (done, *_), _ = ray.wait(list(running), num_returns=1)
-        yield running.pop(done), ray.get(done)
+        yield running.pop(done), result_of(done)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.cluster.capacity import require_room
 from pipeline.cluster.checkpoints import CheckpointStore, checkpoint_name, store_of
-from pipeline.cluster.letters import ERROR, HEARD, STOP, STOPPED, Letters, Rows, curves_received
+from pipeline.cluster.letters import ERROR, HEARD, KEPT, STOP, STOPPED, Letters, Rows, curves_received
 from pipeline.cluster.notices import termination_callback
 from pipeline.cluster.spread import resources, threads_of
 from pipeline.cluster.waiting import Waiting, presence
@@ -188,7 +188,9 @@ def _exit_code(signalled: BaseException) -> int:
 
 def _end(run: str, code: int, letters: Letters) -> int:
     """Say in one line how far a training that was told to end came; the exit code."""
-    stopped = _found(letters, STOPPED)
-    where = "before its end" if stopped is None else f"at iteration {stopped:,}, whose checkpoint is kept"
+    stopped, kept = _found(letters, STOPPED), _found(letters, KEPT)
+    where = "before its first checkpoint" if kept is None else f"after iteration {kept:,}, whose checkpoint is kept"
+    if stopped is not None:
+        where = f"at iteration {stopped:,}, whose checkpoint is kept"
     print(f"{run}: {HOW.get(code, 'ended')} {where}; run again to go on", file=sys.stderr)
     return code

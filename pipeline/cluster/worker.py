@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -26,6 +29,8 @@ from pipeline.training.loop import DivergedError
 from pipeline.training.session import RunSpec, Session
 
 MODEL = "model"
+STAGED = "staged-checkpoint-"
+"""How folders of checkpoints that wait to be kept begin; the process that staged them follows."""
 INCURABLE = (ValueError, DivergedError, CheckpointsLostError)
 """Errors that trying again does not cure."""
 REASONS = {
@@ -79,10 +84,19 @@ def _train(spec: RunSpec, settings: WorkerSettings) -> None:
     from ray.train.torch import get_device
 
     session = Session(spec, device=get_device(), loader_processes=settings.loader_processes)
+    _clear_staged()
     part = _Part(session, settings)
     part.restore()
     if session.trainer.iteration < spec.training.iterations:  # the last one's checkpoint holds the model
         part.advance()
+
+
+def _clear_staged() -> None:
+    """Remove what workers staged on this machine that were killed before it was kept."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{STAGED}*-*"):
+        process = folder.name.removeprefix(STAGED).partition("-")[0]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Part:
@@ -169,7 +183,7 @@ class _Part:
         if self._keeper is None:
             self._trainer.state()
             return
-        folder = Path(tempfile.mkdtemp(prefix="checkpoint-"))
+        folder = Path(tempfile.mkdtemp(prefix=f"{STAGED}{os.getpid()}-"))
         self._session.checkpoint(folder)
         if finished:
             (folder / MODEL).mkdir()

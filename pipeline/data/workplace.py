@@ -14,6 +14,7 @@ from pipeline.data.store import Files
 from pipeline.data.tasks import RECORDS, SEEN
 from pipeline.storage import (
     StorageError,
+    absolute_url,
     atomic_directory,
     attempt,
     is_local,
@@ -41,7 +42,8 @@ class Workplace:
         if store is None:
             folder = out.absolute().parent / f".{out.name}.preparing"
             return Workplace(str(folder), out, None, str(out.absolute()) if out.exists() else None)
-        folder_url = join_url(store, out.name, identity[:12])
+        # A path that is relative would be another one to tasks and workers, which have working folders of their own.
+        folder_url = join_url(store if "://" in store else absolute_url(store), out.name, identity[:12])
         return Workplace(folder_url, out, folder_url, None)
 
     def check_writable(self) -> None:

@@ -19,6 +19,7 @@ from pipeline.cluster.checkpoints import (
     forget_checkpoints,
     has_checkpoint,
     refuse_another_recipe,
+    storage_path,
     store_of,
 )
 from pipeline.cluster_section import Cluster
@@ -26,6 +27,17 @@ from pipeline.storage import Retry
 from pipeline.training.checkpoints import DamagedCheckpointError, write_checkpoint
 from pipeline.training.session import RunSpec
 from tests.cluster.conftest import small_params
+
+
+def test_a_relative_folder_is_that_of_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = small_params().cluster
+    paths = {given: settings.model_copy(update={"storage": given}) for given in (None, "kept", "s3://bucket/kept")}
+    assert {given: storage_path(chosen) for given, chosen in paths.items()} == {
+        None: str(tmp_path / "checkpoints"),
+        "kept": str(tmp_path / "kept"),
+        "s3://bucket/kept": "s3://bucket/kept",
+    }
 
 
 @pytest.fixture(params=["folder", "memory"])

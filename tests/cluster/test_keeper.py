@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from pipeline.cluster import worker
 from pipeline.cluster.checkpoints import CheckpointStore
 from pipeline.cluster.keeper import CheckpointsLostError, Keeper
 
@@ -51,10 +55,28 @@ def test_an_absence_is_outlasted_and_warned_of_once(
 
 def test_patience_ends(away: Path, tmp_path: Path) -> None:
     keeper = Keeper("resnet8-s0", CheckpointStore(f"{away}/run", kept=2), patience=0.05, first_pause=0.02)
-    keeper.keep(staged(tmp_path, "first"), 100, lambda: pytest.fail("it was not kept"))
+    first = staged(tmp_path, "first")
+    keeper.keep(first, 100, lambda: pytest.fail("it was not kept"))
     with pytest.raises(
         CheckpointsLostError, match=r"no checkpoint could be written .*checkpoint_patience_seconds: 0.05"
     ):
         keeper.flush()
     with pytest.raises(CheckpointsLostError):
         keeper.check()
+    deadline = time.monotonic() + 20
+    while first.exists():
+        assert time.monotonic() < deadline, "what was staged stays"
+        time.sleep(0.01)
+
+
+def test_what_a_killed_worker_staged_is_removed_and_a_living_ones_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    names = [f"{worker.STAGED}{ended.pid}-abc", f"{worker.STAGED}{os.getpid()}-abc", "checkpoint-abc"]
+    for name in names:
+        staged(tmp_path, name)
+    worker._clear_staged()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])

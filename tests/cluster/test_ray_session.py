@@ -63,10 +63,19 @@ def test_ray_is_not_started_for_a_source_that_is_not_there(tmp_path: Path) -> No
     assert not ray.is_initialized()
 
 
+def refuse(number: int) -> int:
+    raise (StorageError if number else RuntimeError)("nothing can be written")
+
+
 @pytest.mark.slow
-def test_tasks_share_one_session_which_ends_with_the_block() -> None:
+def test_tasks_share_one_session_which_ends_with_the_block_and_refuse_in_their_own_words() -> None:
     with cluster.mapping(small_params().cluster) as run_tasks:
         assert list(run_tasks(negative, [-1, 2])) == [1, -2]
         assert list(run_tasks(negative, [3])) == [-3]
+        with pytest.raises(StorageError) as refused:
+            list(run_tasks(refuse, [1]))
+        assert str(refused.value) == "nothing can be written"
+        with pytest.raises(RuntimeError, match=r"(?s)ray::refuse.*line \d+, in refuse.*nothing can be written"):
+            list(run_tasks(refuse, [0]))
         assert ray.is_initialized()
     assert not ray.is_initialized()

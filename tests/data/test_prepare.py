@@ -22,6 +22,7 @@ from pipeline.data.prepare import prepare
 from pipeline.data.sources.devkit import read_devkit
 from pipeline.data.sources.ilsvrc2012 import DEVKIT, VAL
 from pipeline.data.store import Store
+from pipeline.data.workplace import Workplace
 from pipeline.storage import sha256_file
 from tests.data.material import (
     WNIDS,
@@ -219,3 +220,10 @@ def test_cifar10(test_data: Path, tmp_path: Path) -> None:
     assert not array.flags.owndata
     # the means that others publish for CIFAR-10: 125.3, 123.0, 113.9
     assert np.allclose(array.mean(axis=(0, 1, 2)), [125.3, 123.0, 113.9], atol=0.5)
+
+
+def test_a_relative_store_is_that_of_the_one_who_prepares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = {"shared": f"{tmp_path}/shared", "s3://bucket/a": "s3://bucket/a", "file:///b": "file:///b"}
+    for given, folder in expected.items():
+        assert Workplace.of(Path("data/digits"), given, "0" * 64).store == f"{folder}/digits/{'0' * 12}"
