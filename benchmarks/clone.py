@@ -15,10 +15,13 @@ from typing import Any
 import psutil
 import yaml
 
+from benchmarks.images import DATA_VARIABLE
 from benchmarks.ours import PRESETS, preset
 
 MARK = "RESNET_BENCHMARK"
 """In the environment of the processes of one benchmark, Ray's among them, whoever started them."""
+OF_A_CLUSTER = ("RAY_", "MLFLOW_", "AWS_", "RESNET_")
+"""How the names of variables begin that would have a stage use another Ray, S3, MLflow or cache than its own."""
 SECONDS_BETWEEN_SAMPLES = 0.5
 
 
@@ -38,17 +41,27 @@ def write_params(folder: Path, experiment: str, runs: dict[str, Any], changes: d
 
 
 @contextmanager
+def by_itself() -> Iterator[None]:
+    """Without the variables of a cluster, an MLflow or a cache that the shell uses; Python finds the repository."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith(OF_A_CLUSTER) and name != DATA_VARIABLE:
+            del os.environ[name]
+    root = str(PRESETS.parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (root, before.get("PYTHONPATH", "")) if path)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
 def marked() -> Iterator[dict[str, str]]:
     """An environment for processes in another folder than the repository's, by which they are known."""
-    root = str(PRESETS.parents[1])
-    paths = os.pathsep.join(path for path in (root, os.environ.get("PYTHONPATH", "")) if path)
-    before = {name: os.environ.get(name) for name in (MARK, "PYTHONPATH")}
-    os.environ.update({MARK: secrets.token_hex(8), "PYTHONPATH": paths})
-    try:
-        yield {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+    with by_itself():
+        os.environ[MARK] = secrets.token_hex(8)
+        yield dict(os.environ)
 
 
 def run_stage(

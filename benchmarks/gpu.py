@@ -3,10 +3,11 @@
 Ours: bf16, channels_last, fused SGD, mini-batches in passes of BN's images (64 on CIFAR, 32 at 224), CIFAR's pixels on
 the device and whole batches augmented there; eager or compiled, whichever is measured to be faster, as the pipeline can
 be told; with --graphs also by CUDA graphs, which it can't. Evaluation is in bf16 with BN unfolded, of more images at
-once than the presets', which say fp32. The peer: fp32 (convolutions in TF32, torch's default), NCHW, torch's plain SGD,
-the loss read after each step; for CIFAR torchvision's transforms image by image in a DataLoader's processes. At 224
-both take made-up images that lie on the device. Neither Ray nor MLflow is needed, nor what reads parameters and files.
-The last line is `ratio: <ours/peer>`, of the first row.
+once than the presets', which say fp32, and cuDNN tries its kernels as in training, which evaluation does not. The peer:
+fp32 (convolutions in TF32, torch's default), NCHW, torch's plain SGD, the loss read after each step; for CIFAR
+torchvision's transforms image by image in a DataLoader's processes. At 224 both take made-up images that lie on the
+device. Neither Ray nor MLflow is needed, nor what reads parameters and files. The last line is `ratio: <ours/peer>`, of
+the first row.
 
     python -m benchmarks.gpu
 """

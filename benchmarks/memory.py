@@ -104,10 +104,12 @@ def usual_peak(network: str, images: int, iterations: int) -> Peak:
         with apart(usual_steps, store, network, os.cpu_count()) as steps:
             watching = threading.Thread(target=watch)
             watching.start()
-            for _ in range(iterations):
-                next(steps)
-            over.set()
-            watching.join()
+            try:
+                for _ in range(iterations):
+                    next(steps)
+            finally:
+                over.set()
+                watching.join()
     return peak
 
 

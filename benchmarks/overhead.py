@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from typing import Any
 import torch
 
 from benchmarks.cifar_training import BATCH, prepare_cifar
-from benchmarks.ours import PRESETS, preset
+from benchmarks.clone import by_itself
+from benchmarks.ours import preset
 from benchmarks.pairs import interleaved, started_with
 from benchmarks.record import Measurement, add_output_option, finish
 from pipeline import cluster
@@ -72,17 +73,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 @contextmanager
 def working_in(folder: Path) -> Iterator[None]:
     """MLflow's database and all else that is written lie in `folder` for the length of the block."""
-    before, uri = Path.cwd(), os.environ.pop("MLFLOW_TRACKING_URI", None)
-    os.chdir(folder)
-    # Ray's workers find the project by it, as they do when a stage is run from the repository's root.
-    paths = [str(PRESETS.parents[1]), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    try:
+    with by_itself(), chdir(folder):
         yield
-    finally:
-        os.chdir(before)
-        if uri is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = uri
 
 
 def make_spec(network: str, store: Path, iterations: int) -> RunSpec:

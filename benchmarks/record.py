@@ -123,6 +123,8 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
 def _range(m: Measurement) -> str:
     if m.ratio is None:
         return ""
+    if m.ratio_min == m.ratio_max:  # of one round
+        return f"{m.ratio:.2f}"
     return f"{m.ratio:.2f} ({m.ratio_min:.2f}–{m.ratio_max:.2f})"
 
 

@@ -28,6 +28,7 @@ TRAINING_VIEWS = "loader, training views on one core"
 MEASURED_KB = 54.0
 """kB of the images of that measurement; heavier ones take in proportion longer."""
 ITERATIONS, BATCH = 600_000, 256
+TRAINING_IMAGES = 1_281_167
 TEST_IMAGES = 50_000
 
 
@@ -37,12 +38,12 @@ class Assumptions:
 
     gpu_rate: float = 2500.0
     """Images/s of ResNet-50's training on one GPU: a guess for an H100, to be replaced by benchmarks.gpu's figure."""
-    cores_a_gpu: int = 12
-    """CPU cores for each GPU's loader: a cloud machine of 8 GPUs has about 96."""
+    cores_a_gpu: int = 8
+    """Processes of each GPU's loader, on a core each, as conf/cluster/ray.yaml has them."""
     image_kb: float = 110.0
     """kB of a stored image: ILSVRC2012's training images are 138 GB for 1.28 million."""
     s3_gbit_a_machine: float = 25.0
-    """Gbit/s that a machine of several GPUs reads from S3."""
+    """Gbit/s that a machine of several GPUs reads from S3: all training images once, then from its cache."""
     network_gbit_a_machine: float = 400.0
     """Gbit/s between such machines, for the sum of gradients."""
     small_gbit_a_machine: float = 10.0
@@ -66,9 +67,11 @@ class Plan:
     rates: dict[str, float]
     """Images/s of all GPUs together that each resource would allow."""
     hours: float
-    """Testing for the curve included."""
+    """Testing for the curve, and waiting for S3, included."""
     testing: float
     """Hours of them."""
+    reading: float
+    """Hours in which each machine gets all training images from S3, in the first epoch and perhaps beyond it."""
     dollars: float
 
     @property
@@ -128,11 +131,12 @@ def plan(gpus: int, machines: int, views: float, network: str, assumed: Assumpti
     rates = {
         "GPUs": _with_exchange(gpus, machines, network, assumed),
         "decoding": gpus * assumed.cores_a_gpu * views * min(1.0, MEASURED_KB / assumed.image_kb),
-        "S3": machines * s3 * 1e9 / 8 / (assumed.image_kb * 1e3),
     }
+    reading = TRAINING_IMAGES * assumed.image_kb * 1e3 / (s3 * 1e9 / 8) / 3600
+    waiting = max(0.0, reading - TRAINING_IMAGES / min(rates.values()) / 3600)
     testing = ITERATIONS / assumed.test_every * TEST_IMAGES / (gpus * assumed.test_rate) / 3600
-    hours = ITERATIONS * BATCH / min(rates.values()) / 3600 + testing
-    return Plan(gpus, machines, rates, hours, testing, hours * gpus * assumed.price)
+    hours = ITERATIONS * BATCH / min(rates.values()) / 3600 + waiting + testing
+    return Plan(gpus, machines, rates, hours, testing, reading, hours * gpus * assumed.price)
 
 
 def _small(gpus: int, machines: int) -> bool:
@@ -175,15 +179,16 @@ def runs_table(views: float, assumed: Assumptions) -> str:
 
 def table(plans: Sequence[Plan]) -> str:
     """A row a number of GPUs, in Markdown."""
-    heads = ("GPUs", "machines", "images/s", "hours", "testing", "dollars", "bottleneck")
+    heads = ("GPUs", "machines", "images/s", "hours", "testing, h", "S3, h", "dollars", "bottleneck")
     lines = [
-        f"| {' | '.join(heads)} | GPUs allow | decoding allows | S3 allows |",
-        "|--:|--:|--:|--:|--:|--:|---|--:|--:|--:|",
+        f"| {' | '.join(heads)} | GPUs allow | decoding allows |",
+        "|--:|--:|--:|--:|--:|--:|--:|---|--:|--:|",
     ]
     for one in plans:
-        allowed = " | ".join(f"{one.rates[name]:,.0f}" for name in ("GPUs", "decoding", "S3"))
-        figures = f"{one.gpus} | {one.machines} | {one.images_per_second:,.0f} | {one.hours:.1f} | {one.testing:.1f}"
-        lines.append(f"| {figures} | {one.dollars:,.0f} | {one.bottleneck} | {allowed} |")
+        allowed = " | ".join(f"{one.rates[name]:,.0f}" for name in ("GPUs", "decoding"))
+        rate, hours = f"{one.images_per_second:,.0f}", f"{one.hours:.1f} | {one.testing:.1f} | {one.reading:.2f}"
+        figures = f"{one.gpus} | {one.machines} | {rate} | {hours} | {one.dollars:,.0f}"
+        lines.append(f"| {figures} | {one.bottleneck} | {allowed} |")
     return "\n".join(lines) + "\n"
 
 

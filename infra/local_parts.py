@@ -99,6 +99,7 @@ class LocalCluster:
         if processes.find(self._processes.get("ray-head")) is None:
             # Nodes of a head that died end within a minute, and join no other.
             processes.stop(*(record for name, record in self._processes.items() if name.startswith("ray-node")))
+            self._keep_logs_of_ray()
             self._state["ray_folder"] = tempfile.mkdtemp(prefix="ray-")  # a socket's path has to be short
         waits.append(self._begin("ray-head", self._head(), self._node_environment(), self._dashboard_answers))
         for wait in waits:
@@ -115,15 +116,19 @@ class LocalCluster:
         for wave in ([name for name in self._processes if name != "s3"], ["s3"] if "s3" in self._processes else []):
             lived = processes.stop(*(self._processes[name] for name in wave))
             stopped += [name for name, did in zip(wave, lived, strict=True) if did]
-        if ray := self._state.pop("ray_folder", None):
-            with contextlib.suppress(OSError):
-                shutil.copytree(Path(ray) / "session_latest/logs", self.folder / "logs/ray", dirs_exist_ok=True)
-            shutil.rmtree(ray, ignore_errors=True)
+        self._keep_logs_of_ray()
         for key in ("processes", "ports", "backend", "cpus"):
             self._state.pop(key, None)
         (self.folder / "env").unlink(missing_ok=True)
         self._save()
         return stopped
+
+    def _keep_logs_of_ray(self) -> None:
+        """Copy them from the folder of a Ray that has ended, which goes."""
+        if ray := self._state.pop("ray_folder", None):
+            with contextlib.suppress(OSError):
+                shutil.copytree(Path(ray) / "session_latest/logs", self.folder / "logs/ray", dirs_exist_ok=True)
+            shutil.rmtree(ray, ignore_errors=True)
 
     def environment(self) -> dict[str, str]:
         """What a user's shell needs to use the cluster."""
@@ -143,12 +148,13 @@ class LocalCluster:
     def _choose_nodes(self, nodes: int | None, cpus: int | None) -> tuple[int, int]:
         """How many nodes of how many CPUs: as asked for, as before, or the usual. StartError where others run."""
         before = {name: lives for name, lives in self.running().items() if name.startswith("ray-node")}
-        running = sum(before.values())
+        running = [name for name, lives in before.items() if lives]
         nodes, size = nodes or len(before) or USUAL_NODES, self._state.get("cpus", USUAL_CPUS)
-        if running and (cpus not in (None, size) or running > nodes):
+        beyond = set(running) - set(map(_node_name, range(1, nodes + 1)))
+        if running and (cpus not in (None, size) or beyond):
             raise processes.StartError(
-                f"{running} {'node' if running == 1 else 'nodes'} of {size} CPU run, where {nodes} of"
-                f" {cpus or size} are asked for; `make cluster-down` first"
+                f"{', '.join(running)} of {size} CPU {'runs' if len(running) == 1 else 'run'}, where {nodes} of"
+                f" {cpus or size} {'is' if nodes == 1 else 'are'} asked for; `make cluster-down` first"
             )
         return nodes, cpus or size
 

@@ -36,7 +36,19 @@ def start(name: str, command: list[str], environment: Mapping[str, str], folder:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
+    return {"pid": process.pid, "created": created(process.pid)}
+
+
+def created(pid: int) -> str | None:
+    """When a process began, by the system's boot and its clock ticks since: no correction of the time changes it.
+
+    None where there is no such process.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip()} {fields[19]}"
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def find(record: Mapping[str, Any] | None) -> psutil.Process | None:
@@ -45,8 +57,9 @@ def find(record: Mapping[str, Any] | None) -> psutil.Process | None:
         return None
     try:
         process = psutil.Process(record["pid"])
-        same = abs(process.create_time() - record["created"]) < 1
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return (
+            process if created(process.pid) == record["created"] and process.status() != psutil.STATUS_ZOMBIE else None
+        )
     except psutil.NoSuchProcess:
         return None
 
@@ -103,6 +116,7 @@ def port(wanted: int, usual: int) -> int:
     if wanted:
         return wanted
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else ports of closed connections seem taken
         try:
             probe.bind(("127.0.0.1", usual))
         except OSError:

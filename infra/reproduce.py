@@ -79,9 +79,10 @@ def _run_to_its_end(command: list[str], environment: dict[str, str]) -> int:
     try:
         return process.wait()
     except (KeyboardInterrupt, SystemExit):
-        for stage in psutil.Process(process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                stage.terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended in this moment
+            for stage in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    stage.terminate()
         process.wait()
         raise
 

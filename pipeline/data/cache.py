@@ -116,7 +116,10 @@ class NodeCache:
         return FileLock(self._folder / "cache.lock")
 
     def _reserve(self, entry: FileEntry) -> Path:
-        """A file whose name has its final size, so that several downloads keep within the limit together."""
+        """A file whose name has its final size, for which room is made.
+
+        Downloads that go on at once are never removed, so that together they may be over the limit for as long.
+        """
         with self._lock():
             self._make_room(entry.bytes)
             partial = self._folder / f"{entry.sha256}.{os.getpid()}.{entry.bytes}.partial"
@@ -136,7 +139,7 @@ class NodeCache:
             _LOGGER.info("%s: removed to keep the cache within %d bytes", path, self.limit_bytes)
 
     def _files(self) -> list[Path]:
-        return [path for path in self._folder.iterdir() if path.suffix != ".lock"]
+        return [path for path in self._folder.iterdir() if path.suffix != ".lock" and path.is_file()]
 
 
 def _final_size(path: Path) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.ours import preset
 from benchmarks.page import PAGE, RESULTS
@@ -38,7 +39,6 @@ def test_small_machines_exchange_by_their_own_network_and_hide_no_more_than_the_
     assert 0.7 * exchange > compute * 2 / 3
     found = plan(8, 8, 500.0, "resnet50", apart).rates
     assert found["GPUs"] == pytest.approx(256 / (compute / 3 + exchange))
-    assert found["S3"] == pytest.approx(8 * 1.25e9 / 110e3)
 
 
 def test_networks_take_time_by_their_multiply_adds() -> None:
@@ -56,12 +56,24 @@ def test_the_table_of_runs_has_all_of_the_presets() -> None:
 def test_the_scarcest_resource_is_the_bottleneck() -> None:
     slow_decoding = plan(8, 1, 10.0, "resnet50", replace(PLENTY, cores_a_gpu=2))
     assert (slow_decoding.bottleneck, slow_decoding.images_per_second) == ("decoding", pytest.approx(160 * 54 / 110))
-    slow_storage = plan(64, 8, 500.0, "resnet50", replace(PLENTY, s3_gbit_a_machine=0.88))
-    assert (slow_storage.bottleneck, slow_storage.images_per_second) == ("S3", pytest.approx(8000))
 
 
-def test_the_preset_tests_as_often_as_is_assumed() -> None:
+def test_each_machine_reads_all_images_from_s3_once_and_waits_for_what_the_first_epoch_leaves() -> None:
+    slow, fast = (plan(8, 8, 500.0, "resnet50", replace(PLENTY, small_gbit_a_machine=gbit)) for gbit in (0.1, 1e6))
+    assert slow.reading == pytest.approx(1_281_167 * 110e3 / (0.1e9 / 8) / 3600)
+    trained = 600_000 * 256 / slow.images_per_second / 3600
+    assert slow.hours == pytest.approx(trained + slow.testing)
+    assert slow.reading < 1_281_167 / slow.images_per_second / 3600, "the exchange of gradients takes longer still"
+    scarce = plan(8, 1, 500.0, "resnet50", replace(PLENTY, s3_gbit_a_machine=0.1))
+    epoch = 1_281_167 / 8000 / 3600
+    assert scarce.hours == pytest.approx(600_000 * 256 / 8000 / 3600 + scarce.reading - epoch + scarce.testing)
+    assert fast.reading < 1e-3
+
+
+def test_the_presets_are_as_is_assumed() -> None:
     assert preset("imagenet")["training"]["test_every"] == Assumptions().test_every
+    settings = yaml.safe_load((ROOT / "conf/cluster/ray.yaml").read_text(encoding="utf-8"))
+    assert settings["loader_processes"] == Assumptions().cores_a_gpu
 
 
 def test_gradients_of_resnet50_are_a_hundred_megabytes() -> None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
+from infra import processes
 from infra.local_parts import BACKEND, LocalCluster
 from infra.processes import StartError
 
@@ -18,8 +18,8 @@ NONE = dict.fromkeys(BEFORE, 0)
 
 
 def cluster(folder: Path, *running: str, parts: Sequence[str] = ("s3", "mlflow", "ray-head")) -> LocalCluster:
-    alive = {"pid": os.getpid(), "created": psutil.Process().create_time()}
-    dead = {"pid": os.getpid(), "created": 0.0}
+    alive = {"pid": os.getpid(), "created": processes.created(os.getpid())}
+    dead = {"pid": os.getpid(), "created": ""}
     records: dict[str, Any] = {name: alive if name in running else dead for name in parts}
     return LocalCluster(folder, {"ports": BEFORE, "cpus": 1, "processes": records})
 
@@ -44,10 +44,13 @@ def test_nodes_are_as_before_unless_others_are_asked_for(tmp_path: Path) -> None
     assert with_nodes(tmp_path, 3, 0)._choose_nodes(None, None) == (3, 1)
     assert with_nodes(tmp_path, 1, 1)._choose_nodes(4, 1) == (4, 1)
     assert with_nodes(tmp_path, 1, 1)._choose_nodes(1, None) == (1, 1), "the dead one is forgotten"
-    with pytest.raises(StartError, match=r"2 nodes of 1 CPU run, where 1 of 1 are asked for; `make"):
+    with pytest.raises(StartError, match=r"ray-node-1, ray-node-2 of 1 CPU run, where 1 of 1 is asked for; `make"):
         with_nodes(tmp_path, 2, 0)._choose_nodes(1, None)
-    with pytest.raises(StartError, match="1 node of 1 CPU run, where 2 of 4 are asked for"):
+    with pytest.raises(StartError, match="ray-node-1 of 1 CPU runs, where 2 of 4 are asked for"):
         with_nodes(tmp_path, 1, 1)._choose_nodes(None, 4)
+    names = ["ray-node-1", "ray-node-2", "ray-node-3"]
+    with pytest.raises(StartError, match="ray-node-2, ray-node-3 of 1 CPU run, where 2 of 1 are asked for"):
+        cluster(tmp_path, *names[1:], parts=("s3", "mlflow", "ray-head", *names))._choose_nodes(2, None)
 
 
 def test_mlflow_keeps_its_database_until_the_cluster_is_stopped(

@@ -30,10 +30,12 @@ def test_a_process_and_its_children_are_stopped_by_its_record(tmp_path: Path) ->
 
 
 def test_another_process_of_the_same_number_is_left_alone() -> None:
-    record = {"pid": os.getpid(), "created": psutil.Process().create_time() - 60}
+    boot, _, ticks = str(processes.created(os.getpid())).partition(" ")
+    record = {"pid": os.getpid(), "created": f"{boot} {int(ticks) - 1}"}
     assert processes.find(record) is None
     assert processes.stop(record) == [False]
     assert processes.find(None) is None
+    assert processes.find({"pid": os.getpid(), "created": f"{boot} {ticks}"}) is not None
 
 
 def test_a_part_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:
