@@ -78,7 +78,7 @@ plots: $(READY) ## draw the curves of the experiments with dvc plots
 pins: $(READY) ## compile requirements.txt from pyproject.toml (PINS_OPTIONS=--upgrade for newer versions)
 	@$(BIN)/python tools/pins.py $(PINS_OPTIONS)
 
-clean: ## remove what the stages wrote and caches; .venv, DVC's cache, MLflow's store and results/ stay
+clean: ## remove what the stages wrote, checkpoints of unfinished trainings too, and caches; .venv, DVC's cache, MLflow's store and results/ stay
 	@rm -rf data models predictions checkpoints dvc_plots .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 

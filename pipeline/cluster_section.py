@@ -21,7 +21,7 @@ Workers = Annotated[int | tuple[int, int], BeforeValidator(_as_workers)]
 
 
 class Cluster(Section):
-    """Where and how training is executed; nothing here changes a result beyond rounding."""
+    """Where and how training is executed; nothing here changes trained weights beyond rounding."""
 
     address: str | None
     """Ray cluster to join; null starts Ray on this machine (RAY_ADDRESS, where set, comes first)."""
