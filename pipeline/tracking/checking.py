@@ -19,11 +19,12 @@ _FILES = frozenset({"MLmodel", "artifacts", "code", "served_model.py"})
 _MEMBERS = "artifacts/members"
 
 
-def registered_names(prefix: str = "") -> list[str]:
-    """The registered models whose names begin with `prefix`, in order."""
+def registered(experiment: str = "") -> dict[str, str]:
+    """The registered models of the experiment, or of all, in order of their names: each with its experiment."""
     client = store.client()
     found = store.all_pages(lambda token: client.search_registered_models(page_token=token))
-    return sorted(model.name for model in found if model.name.startswith(prefix))
+    names = {model.name: model.tags.get("experiment", "") for model in found}
+    return {name: names[name] for name in sorted(names) if experiment in ("", names[name])}
 
 
 def check(name: str) -> list[str]:
@@ -46,7 +47,7 @@ def check(name: str) -> list[str]:
 
 def check_record(record: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Where the registry differs from what registry.json says of it: models, weights and @paper of the report."""
-    client, known = store.client(), set(registered_names())
+    client, known = store.client(), set(registered())
     problems = []
     for name, entry in record.items():
         versions = {str(v.version): v for v in versions_of(client, name)} if name in known else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from pipeline import paths
@@ -73,20 +73,20 @@ def _history(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    names = checking.registered_names(f"{options.experiment}-" if options.experiment else "")
+    names = checking.registered(options.experiment or "")
     problems = [line for name in names for line in checking.check(name)]
-    problems += [line for record in _records(options.experiment, names) for line in record]
+    problems += [line for record in _records(options.experiment, set(names.values())) for line in record]
     for line in problems:
         print(line)
     print(f"{len(names)} registered models, {len(problems)} problems", file=sys.stderr)
     return 1 if problems else 0
 
 
-def _records(experiment: str, names: Sequence[str]) -> Iterator[list[str]]:
+def _records(experiment: str, registered: Collection[str]) -> Iterator[list[str]]:
     """Problems with each experiment's registry.json, where the experiment has anything registered here."""
     results = paths.results_dir(experiment or "*")
     for path in sorted(results.parent.glob(f"{results.name}/{paths.registry_record('').name}")):
-        if any(name.startswith(f"{path.parent.name}-") for name in names):
+        if path.parent.name in registered:
             yield checking.check_record(read_json(path))
 
 

@@ -22,8 +22,8 @@ def test_the_check_finds_lost_runs_lost_files_and_doubles(tracking: str, tmp_pat
     for seed in range(3):
         register(model_folder(tmp_path / str(seed), "resnet8-s0", seed), new_run())
     client = store.client()
-    assert checking.registered_names() == [NAME]
-    assert checking.registered_names("cifar10-") == []
+    assert list(checking.registered()) == [NAME]
+    assert checking.registered("cifar10") == {}
     assert checking.check(NAME) == []
     versions = {int(version.version): version for version in versions_of(client, NAME)}
     client.delete_run(versions[1].run_id)

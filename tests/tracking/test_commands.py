@@ -52,6 +52,27 @@ def test_check_says_what_is_broken(
     assert "digits-other version 1: not there with the weights" in capsys.readouterr().out
 
 
+def test_check_of_an_experiment_leaves_those_alone_whose_names_begin_with_its_name(
+    client: MlflowClient,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    client.create_registered_model("digits-small-resnet8", tags={"experiment": "digits-small"})
+    for experiment in ("digits", "digits-small"):
+        record = tmp_path / "results" / experiment / "registry.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(f'{{"{experiment}-other": {{"version": "1", "weights_sha256": "x", "aliases": []}}}}')
+    assert commands.main(["check", "digits-small"]) == 1
+    ended = capsys.readouterr()
+    assert ended.err == "1 registered models, 1 problems\n"
+    assert "digits-small-other version 1" in ended.out
+    assert commands.main(["check", "digits"]) == 1
+    ended = capsys.readouterr()
+    assert ended.err.startswith("1 registered models, ")
+    assert "digits-other version 1" in ended.out
+    assert "digits-small" not in ended.out
+
+
 def test_a_server_that_is_away_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

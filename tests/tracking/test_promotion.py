@@ -33,7 +33,7 @@ def add_version(holdout: float | None, test: float | None = None, **tags: str) -
 def client(tracking: str) -> MlflowClient:
     """A registered model with versions 1 to 3 of 4.5, 3.0 and 20% error on held-out images: @best is 2."""
     found = store.client()
-    found.create_registered_model(NAME)
+    found.create_registered_model(NAME, tags={"experiment": "digits"})
     for holdout in (4.5, 3.0, 20.0):
         add_version(holdout)
     return found
