@@ -95,7 +95,7 @@ def test_a_hundred_images_in_three_forms_give_the_saved_predictions(
 
 def test_the_readmes_curl_gets_a_jpegs_top_five(port: int, tmp_path: Path) -> None:
     (tmp_path / "digit.jpg").write_bytes(encoded(images(1, size=(30, 40))[0], "JPEG"))
-    (command,) = re.findall(r"^curl -s http://127\.0\.0\.1:8080/invocations .*$", README.read_text(), re.MULTILINE)
+    (command,) = re.findall(r"^curl -s (?:.*\\\n)*.*digit\.jpg$", README.read_text(), re.MULTILINE)
     command = command.replace(":8080/", f":{port}/").replace("/tmp/digit.jpg", "digit.jpg")
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=True, timeout=120)
     (top,) = json.loads(done.stdout)["predictions"]

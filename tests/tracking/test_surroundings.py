@@ -96,7 +96,8 @@ def test_what_a_training_happens_in_is_kept_with_its_model(repository: Path, mon
     assert "ray.nothing" not in found.tags
     trained, provenance = repository / "trained", {"parameters": {}}
     write_json(
-        trained / "train.json", {"precision": "fp32", "hardware": {}, "workers": 1, "seed": 3, "wall_seconds": 1}
+        trained / "train.json",
+        {"precision": "fp32", "hardware": {}, "workers": 1, "sittings": [], "seed": 3, "wall_seconds": 1},
     )
     at = cast(Stage, SimpleNamespace(experiment="digits", run="resnet20-s3"))
     train._write_model(at, trained, "0a1b", provenance, found)
