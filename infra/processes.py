@@ -42,7 +42,7 @@ def start(name: str, command: list[str], environment: Mapping[str, str], folder:
 def created(pid: int) -> str | None:
     """When a process began, by the system's boot and its clock ticks since: no correction of the time changes it.
 
-    None where there is no such process.
+    None where there is no such process, or no /proc.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()

@@ -94,7 +94,8 @@ def test_table_of_runs_is_the_committed_metrics(experiment: str) -> None:
         name: [f"{errors[protocol]['top1_error']:.2f}" for protocol in protocols] for name, errors in rows.items()
     }
     images = {f"{errors[protocol]['n_images']:,}" for errors in runs.values() for protocol in protocols}
-    assert all(count in README for count in images)
+    before = README.partition(f"| run, `{experiment}` |")[0].strip().rpartition("\n\n")[2]
+    assert all(count in before for count in images)
 
 
 def test_recipe_is_that_of_the_committed_runs() -> None:
@@ -225,6 +226,7 @@ def test_results_page_says_what_was_chosen_beside_the_preset(tmp_path: Path) -> 
     parameters["data"]["url"] = "/somewhere/else"
     parameters["training"]["warmup"] = {"learning_rate": 0.01, "until_training_error": 80.0}
     parameters["training"]["options"] = {"shortcut": "B"}
+    parameters["training"]["schedule"]["milestones"] = [16000, 24000]
     evaluation = preset.evaluation.model_dump(mode="json") | {"precision": "bf16"}
     hardware = {"processor": "P", "cores": 2, "memory_gib": 8.0, "gpus": []}
     record = {"git_commit": "a" * 40, "git_dirty": False, "seed": 0, "parameters": parameters, "precision": "bf16"}
@@ -233,14 +235,18 @@ def test_results_page_says_what_was_chosen_beside_the_preset(tmp_path: Path) -> 
     record["sittings"] = [begun, {**record, "from_iteration": 5000}]
     record["evaluation"] = {"wall_seconds": 1.0, "parameters": evaluation}
     errors = {"single_view": {"top1_error": 9.5, "top5_error": 0.5, "n_images": 10_000}}
-    metrics = {"runs": {"resnet20-s0": errors}, "ensembles": {}, "provenance": {"resnet20-s0": record}}
+    pair = {"pair": {"members": ["resnet20-s0", "resnet20-s0"], **errors}}
+    metrics = {"runs": {"resnet20-s0": errors}, "ensembles": pair, "provenance": {"resnet20-s0": record}}
     page = results_page({"cifar10-jpeg": {**metrics, "note": "Re-coded as JPEG."}})
-    assert (
-        "Chosen beside the preset: `-S training.optimizer.learning_rate=0.05"
-        " -S training.warmup={learning_rate:0.01,until_training_error:80.0} -S training.compile=true"
-        " -S training.options={shortcut:B} -S evaluation.precision=bf16`." in page
-    )
+    (chosen,) = re.findall(r"^Chosen beside the preset: `(.*)`\.$", page, re.MULTILINE)
+    options = get_main_parser().parse_args(["exp", "run", *shlex.split(chosen)]).set_param
+    compose(["experiment=cifar10-jpeg", *options], tmp_path)
+    composed = load_params(tmp_path / "params.yaml")
+    assert composed.training_of("resnet20-s0").model_dump(mode="json") == parameters["training"]
+    assert composed.evaluation.model_dump(mode="json") == evaluation
+    assert len(options) == 6, options
     assert "`dvc repro --single-item ensemble@cifar10-jpeg report@cifar10-jpeg`" in page, "DVC would train the others"
+    assert "`dvc repro --single-item ensemble@cifar10-jpeg`" in page
     assert "`dvc repro ensemble@cifar10-jpeg`" not in page
     assert "`dvc repro report@cifar10-jpeg`" not in page
     (line,) = [line for line in page.splitlines() if line.startswith("Of the preset's runs, not run: ")]

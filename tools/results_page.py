@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -156,7 +157,7 @@ def _beside_the_preset(experiment: str, provenance: Mapping[str, Metrics]) -> li
     """What was chosen otherwise than in the experiment's file."""
     preset = _preset(experiment)
     chosen = {choice: None for run, record in provenance.items() for choice in _chosen(preset, run, record)}
-    return [f"Chosen beside the preset: `-S {' -S '.join(chosen)}`."] if chosen else []
+    return [f"Chosen beside the preset: `-S {' -S '.join(map(shlex.quote, chosen))}`."] if chosen else []
 
 
 def _preset(experiment: str) -> Params:
@@ -169,7 +170,7 @@ def _preset(experiment: str) -> Params:
 def _chosen(preset: Params, run: str, record: Metrics) -> list[str]:
     """The parameters of a run that are not the preset's, as `-S` takes them."""
     if run not in preset.runs:
-        return [f"'+runs.{run}={{training: {{}}}}'"]
+        return [f"+runs.{run}={{training: {{}}}}"]
     sections = {"data": preset.data, "augmentation": preset.augmentation, "training": preset.training_of(run)}
     recorded = {name: record["parameters"][name] for name in sections}
     recorded["evaluation"] = record["evaluation"]["parameters"]
@@ -186,14 +187,15 @@ def _differing(declared: Metrics, recorded: Metrics, prefix: str = "") -> list[s
         if value and before and isinstance(value, dict) and isinstance(before, dict):
             found += _differing(before, value, f"{name}.")
         elif value != before:
-            found.append(f"{name if key in declared else f'+{name}'}={_as_override(value)}")
+            added = key not in declared or before == {}  # Hydra's struct takes no new key without the sign
+            found.append(f"{'+' if added else ''}{name}={_as_override(value)}")
     return found
 
 
 def _as_override(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_as_override(inner)}" for key, inner in value.items()) + "}"
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _errors(rows: Mapping[str, Metrics]) -> str:

@@ -122,7 +122,7 @@ def p_text(p_value: float | None) -> str:
 def _evidence(link: Link) -> str:
     better, worse = (f"{value:.2f}{link.unit}" for value in (link.better_value, link.worse_value))
     test = p_text(link.p_value) or "no paired test: per-image predictions are missing"
-    torn = ", as ranks, which the test sees, and means go different ways" if link.torn else ""
+    torn = ", as the ranks, which the test uses, and the means point in opposite directions" if link.torn else ""
     return f"{link.better} {better} against {link.worse} {worse}: {link.standing}{torn}, {test}"
 
 

@@ -35,8 +35,10 @@ class Link:
 
     @property
     def torn(self) -> bool:
-        """Whether the test's ranks and the values go different ways."""
-        return self.ranks is not None and self.ranks * (self.worse_value - self.better_value) < 0
+        """Whether the test's ranks differ beyond chance, and the values the other way."""
+        if self.ranks is None or self.p_value is None or self.p_value >= SIGNIFICANCE:
+            return False
+        return self.ranks * (self.worse_value - self.better_value) < 0
 
     @property
     def standing(self) -> Standing:

@@ -123,5 +123,5 @@ def train_command(experiment: str, run: str) -> str:
 
 
 def ensemble_command(experiment: str) -> str:
-    """What makes the ensembles' figures anew."""
-    return f"dvc repro ensemble@{experiment}"
+    """What makes the ensembles' figures anew, from the runs' probabilities alone."""
+    return f"dvc repro --single-item ensemble@{experiment}"

@@ -52,8 +52,9 @@ class Trainer:
 
     `advance` runs iterations; `state` and `restore` carry everything between sittings; `finish` recomputes BN
     statistics. Every source of chance is a function of seed and iteration, so that a training resumed anywhere, on any
-    number of workers, takes the same course but for rounding. Only BN's moving averages, which test errors of the curve
-    are measured with and `bn_recompute_images` replaces, depend on how many parts of a mini-batch one worker has.
+    number of workers, takes the same course but for rounding. Only BN's moving averages depend on how many parts of a
+    mini-batch one worker has: with them the curve's test and holdout errors are measured, and a plateau's rate where it
+    watches the latter; in the end `bn_recompute_images` replaces them.
     """
 
     def __init__(self, material: Material, recipe: Training, device: torch.device) -> None:

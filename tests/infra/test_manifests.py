@@ -75,7 +75,7 @@ def test_variables_are_the_local_clusters() -> None:
     assert [name for name, value in settings.items() if f"{name}={value}" not in image] == []
     for template in ray_pods():
         variables = {entry["name"]: entry.get("value") for entry in template["spec"]["containers"][0]["env"]}
-        assert variables["RESNET_S3"] == "s3://CHANGE-ME", "a bucket's name is taken by one user of AWS alone"
+        assert variables["RESNET_S3"] == "s3://BUCKET", "a bucket's name is taken by one user of AWS alone"
         assert variables["RESNET_CACHE"] == "/cache/shards", "at a volume's root other folders lie"
     for cluster in ray_clusters():  # the operator sets RAY_AUTH_MODE and RAY_AUTH_TOKEN, and asks with the token itself
         assert cluster["authOptions"] == {"mode": "token", "secretName": "ray-token"}

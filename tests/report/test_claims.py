@@ -266,7 +266,7 @@ def test_ranks_and_means_that_go_different_ways_decide_nothing(tmp_path):
     assert found.ranks > 0
     assert claims["responses"].standing == "undecided"
     (evidence,) = claim_lines([claims["responses"]])[0].evidence
-    assert "undecided, as ranks, which the test sees, and means go different ways, p = " in evidence
+    assert "undecided, as the ranks, which the test uses, and the means point in opposite directions, p = " in evidence
 
 
 def test_networks_and_ensembles_that_were_not_run_leave_a_claim_to_hold_so_far(tmp_path):

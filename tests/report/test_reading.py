@@ -147,7 +147,10 @@ def test_an_ensemble_goes_with_its_members(digits):
 def test_an_ensemble_of_other_members_is_not_shown(digits):
     inputs = read(digits, ensembles={"resnets": ["plain20-s0", "resnet20-s0"]})
     assert inputs.ensembles["resnets"].state == "not shown"
-    assert any("is of resnet20-s0, resnet56-s0; run `dvc repro ensemble@digits`" in said for said in inputs.problems)
+    assert any(
+        "is of resnet20-s0, resnet56-s0; run `dvc repro --single-item ensemble@digits`" in said
+        for said in inputs.problems
+    )
 
 
 def test_what_each_member_contributes_is_read_beside_the_errors(digits):
@@ -163,7 +166,7 @@ def test_an_ensemble_whose_members_have_no_record_is_not_shown(digits):
     (digits / path).unlink()
     inputs = read(digits)
     assert inputs.ensembles["resnets"].state == "not shown"
-    assert any(f"{path} is missing; run `dvc repro ensemble@digits`" in said for said in inputs.problems)
+    assert any(f"{path} is missing; run `dvc repro --single-item ensemble@digits`" in said for said in inputs.problems)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from pipeline.data.errors import SourceError
 from pipeline.data.sources.base import UNLABELLED, Listing, Piece, RunTasks, Sample, ranges
-from pipeline.storage import attempt, file_size, join_url, list_files
+from pipeline.data.sources.window import Window
+from pipeline.storage import RangeReader, attempt, file_size, join_url, list_files
 
 _SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "test": "test"}
 _IMAGE_COLUMNS = ("image", "img")
@@ -42,10 +43,10 @@ class HfParquet:
 
     def read(self, piece: Piece) -> Iterator[Sample]:
         """The images' bytes, some dozens of rows at a time; SourceError where they cannot be read as Parquet."""
-        file, _, start, stop, n_classes = piece.content
+        file, size, start, stop, n_classes = piece.content
         url = join_url(self.url, file)
         try:
-            with attempt(lambda system, path: system.open(path, "rb"), url) as handle:
+            with RangeReader(url) as reader, Window(reader, 0, size) as handle:
                 for row, image, label in _rows_of(pq.ParquetFile(handle), url, start, stop):
                     yield _sample(f"{file}:{row}", image, label, n_classes)
         except (OSError, pa.ArrowInvalid) as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline.data.errors import SourceError
+from pipeline.data.sources.window import Window
 from pipeline.storage import RangeReader, file_size
 
 
@@ -49,12 +49,12 @@ def list_members(archive: Archive, *, large: bool = False) -> list[Member]:
         raise SourceError(f"{archive.name}: zero bytes, not a tar archive")
     try:
         with RangeReader(archive.url, ahead=not large) as reader:
-            return list(_members(_Window(reader, archive), archive))
+            return list(_members(Window(reader, archive.offset, archive.size), archive))
     except tarfile.TarError as error:
         raise SourceError(f"{archive.name}: damaged or not a tar archive ({error})") from error
 
 
-def _members(window: _Window, archive: Archive) -> Iterator[Member]:
+def _members(window: Window, archive: Archive) -> Iterator[Member]:
     with tarfile.open(fileobj=window, mode="r:") as tar:
         for info in tar:
             if info.isdir():
@@ -72,28 +72,3 @@ def _problem(info: tarfile.TarInfo) -> str | None:
     if not info.isreg():
         return "the archive's member is a link or device, not a file"
     return None
-
-
-class _Window(io.RawIOBase):
-    """A part of a file as a file of its own."""
-
-    def __init__(self, reader: RangeReader, archive: Archive) -> None:
-        self._reader, self._archive, self._position = reader, archive, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._archive.size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # as in io.RawIOBase
-        wanted = max(0, min(len(buffer), self._archive.size - self._position))
-        content = self._reader.read(self._archive.offset + self._position, wanted) if wanted else b""
-        buffer[: len(content)] = content
-        self._position += len(content)
-        return len(content)

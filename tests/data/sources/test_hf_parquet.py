@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFile
 
 from pipeline.data.errors import SourceError
 from pipeline.data.sources.base import Sample
@@ -53,6 +55,26 @@ def test_rows_in_order_whatever_the_pieces(tmp_path: Path, image: str, shard_ima
     assert [(s.image, s.label) for s in found["val"]] == [(jpeg(20), 0)]
     assert [s.label for s in found["test"]] == [-1, -1]
     assert HfParquet(str(tmp_path)).listing(4, map).class_names == ("cat", "dog")
+
+
+def test_a_read_that_fails_in_the_middle_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "train.parquet", [row(n, n % 2) for n in range(9)])
+    url, content = f"memory://{tmp_path.name}", (tmp_path / "train.parquet").read_bytes()
+    fsspec.filesystem("memory").pipe_file(f"/{tmp_path.name}/train.parquet", content)
+    source = HfParquet(url)
+    (piece,) = source.listing(9, map).pieces
+    read, reads = MemoryFile.read, []
+
+    def failing(file: MemoryFile, size: int = -1) -> bytes:
+        reads.append(size)
+        if len(reads) % 3 == 2:
+            raise ConnectionResetError("dropped")
+        return read(file, size)
+
+    monkeypatch.setattr(MemoryFile, "read", failing)
+    monkeypatch.setattr("pipeline.storage.time.sleep", lambda seconds: None)
+    assert [sample.image for sample in source.read(piece)] == [jpeg(n) for n in range(9)]
+    assert len(reads) > 5
 
 
 def test_without_declared_names_classes_are_numbered(tmp_path: Path) -> None:
