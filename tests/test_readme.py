@@ -20,7 +20,7 @@ from dvc.utils.hydra import compose_and_dump
 from infra.job import parser as job_parser
 from pipeline.config import check_networks, load_params
 from pipeline.report import names
-from tools.results_page import PAGE, README_RUNS, evidence_lines, results_page, with_rows
+from tools.results_page import PAGE, README_RUNS, _differing, evidence_lines, results_page, with_rows
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -225,7 +225,6 @@ def test_results_page_says_what_was_chosen_beside_the_preset(tmp_path: Path) -> 
     parameters["training"]["optimizer"]["learning_rate"] = 0.05
     parameters["data"]["url"] = "/somewhere/else"
     parameters["training"]["warmup"] = {"learning_rate": 0.01, "until_training_error": 80.0}
-    parameters["training"]["options"] = {"shortcut": "B"}
     parameters["training"]["schedule"]["milestones"] = [16000, 24000]
     evaluation = preset.evaluation.model_dump(mode="json") | {"precision": "bf16"}
     hardware = {"processor": "P", "cores": 2, "memory_gib": 8.0, "gpus": []}
@@ -244,7 +243,7 @@ def test_results_page_says_what_was_chosen_beside_the_preset(tmp_path: Path) -> 
     composed = load_params(tmp_path / "params.yaml")
     assert composed.training_of("resnet20-s0").model_dump(mode="json") == parameters["training"]
     assert composed.evaluation.model_dump(mode="json") == evaluation
-    assert len(options) == 6, options
+    assert len(options) == 5, options
     assert "`dvc repro --single-item ensemble@cifar10-jpeg report@cifar10-jpeg`" in page, "DVC would train the others"
     assert "`dvc repro --single-item ensemble@cifar10-jpeg`" in page
     assert "`dvc repro ensemble@cifar10-jpeg`" not in page
@@ -258,6 +257,23 @@ def test_results_page_says_what_was_chosen_beside_the_preset(tmp_path: Path) -> 
         in page
     )
     assert "Re-coded as JPEG." in page, "what is to note of the data stands beside its figures"
+
+
+@pytest.mark.parametrize(
+    ("declared", "recorded", "said"),
+    [
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}, ["a.c=3"]),
+        ({"a": None}, {"a": {"b": 0.1, "c": [1, 2]}}, ["a={b:0.1,c:[1,2]}"]),
+        ({"a": {"b": 1}}, {"a": None}, ["a=null"]),
+        ({"a": {}}, {"a": {"shortcut": "B"}}, ["+a={shortcut:B}"]),
+        ({}, {"a": True}, ["+a=true"]),
+        ({"a": {"b": 1}, "new": 1}, {"a": {"b": 1}}, []),
+    ],
+)
+def test_other_values_than_the_presets_as_overrides(
+    declared: dict[str, Any], recorded: dict[str, Any], said: list[str]
+) -> None:
+    assert _differing(declared, recorded) == said
 
 
 def test_a_table_that_is_not_there_is_named() -> None:
