@@ -13,12 +13,13 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from benchmarks.ours import preset
 from benchmarks.page import PAGE, RESULTS, replace_between
-from pipeline.models.complexity import complexity_of
+from pipeline.models.complexity import Complexity, complexity_of
 from pipeline.storage import read_json
 
 LAYOUTS = ((1, 1), (8, 1), (8, 8), (64, 8))
@@ -122,7 +123,12 @@ def views_a_core(results: dict[str, Any]) -> float:
 
 def gradient_bytes(network: str) -> float:
     """Bytes of a network's fp32 gradients, which are summed over all GPUs at each step."""
-    return 4.0 * complexity_of(network, 1000, 224).parameters
+    return 4.0 * _cost(network).parameters
+
+
+@cache
+def _cost(network: str) -> Complexity:
+    return complexity_of(network, 1000, 224)
 
 
 def plan(gpus: int, machines: int, views: float, network: str, assumed: Assumptions) -> Plan:
@@ -157,7 +163,7 @@ def _with_exchange(gpus: int, machines: int, network: str, assumed: Assumptions)
 
 def _work(network: str) -> float:
     """Multiply-adds, as a multiple of ResNet-50's, whose rate is assumed."""
-    return complexity_of(network, 1000, 224).multiply_adds / complexity_of("resnet50", 1000, 224).multiply_adds
+    return _cost(network).multiply_adds / _cost("resnet50").multiply_adds
 
 
 def runs_table(views: float, assumed: Assumptions) -> str:
