@@ -6,13 +6,14 @@ import contextlib
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import cluster, paths, stage
 from pipeline.config import split_run
 from pipeline.data.store import Store
-from pipeline.provenance import code_version, digest_of, gather_provenance, now
+from pipeline.provenance import digest_of, gather_provenance, now
 from pipeline.storage import atomic_directory, read_json, write_json
 from pipeline.tracking.beside import RunBeside
 from pipeline.tracking.names import provenance_tags
@@ -34,6 +35,7 @@ def run(at: stage.Stage) -> None:
         return
     cluster.refuse_another_recipe(spec, at.params.cluster)
     provenance = gather_provenance(spec.parameters(), spec.data_digest, now())
+    spec = replace(spec, code={key: provenance[key] for key in ("git_commit", "git_dirty")})
     with cluster.session(at.params.cluster):
         record = _train(at, spec, provenance)
         cluster.forget_checkpoints(spec, at.params.cluster)
@@ -114,7 +116,6 @@ def make_spec(at: stage.Stage) -> RunSpec:
         augmentation=at.params.augmentation,
         training=at.params.training_of(at.run),
         test_split=at.params.evaluation.split,
-        code=code_version(),
     )
 
 

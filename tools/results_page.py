@@ -122,14 +122,15 @@ def results_page(found: Mapping[str, Metrics]) -> str:
 
 def _experiment(experiment: str, metrics: Metrics) -> str:
     results, ensembles = f"../results/{experiment}", metrics["ensembles"]
-    left = [run for run in _preset(experiment).runs if run not in metrics["provenance"]]
+    preset = _preset(experiment)
+    left = [run for run in preset.runs if run not in metrics["provenance"]]
     remade = remake_command(experiment) if left else f"dvc repro report@{experiment}"
     return "\n".join(
         [
             f"## {experiment}\n",
             f"`{compose_command(experiment)}` composes `params.yaml` (with `-S data.url=…` where the images lie"
             " elsewhere); then all of it: `make reproduce`; a row alone: its command.",
-            *_beside_the_preset(experiment, metrics["provenance"]),
+            *_beside_the_preset(preset, metrics["provenance"]),
             *([f"Of the preset's runs, not run: {', '.join(left)}."] if left else []),
             *([metrics["note"]] if metrics.get("note") else []),
             f"[Report]({results}/report.md), [tables]({results}/tables), [pictures]({results}/figures): `{remade}`.",
@@ -153,9 +154,8 @@ def evidence_lines(experiment: str, root: Path = ROOT) -> list[str]:
     ]
 
 
-def _beside_the_preset(experiment: str, provenance: Mapping[str, Metrics]) -> list[str]:
+def _beside_the_preset(preset: Params, provenance: Mapping[str, Metrics]) -> list[str]:
     """What was chosen otherwise than in the experiment's file."""
-    preset = _preset(experiment)
     chosen = {choice: None for run, record in provenance.items() for choice in _chosen(preset, run, record)}
     return [f"Chosen beside the preset: `-S {' -S '.join(map(shlex.quote, chosen))}`."] if chosen else []
 

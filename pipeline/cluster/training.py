@@ -189,8 +189,11 @@ def _exit_code(signalled: BaseException) -> int:
 def _end(run: str, code: int, letters: Letters) -> int:
     """Say in one line how far a training that was told to end came; the exit code."""
     stopped, kept = _found(letters, STOPPED), _found(letters, KEPT)
-    where = "before its end" if kept is None else f"after iteration {kept:,}, whose checkpoint is kept"
     if stopped is not None:
         where = f"at iteration {stopped:,}, whose checkpoint is kept"
+    elif kept is not None:
+        where = f"after iteration {kept:,}, whose checkpoint is kept"
+    else:
+        where = "before its end"
     print(f"{run}: {HOW.get(code, 'ended')} {where}; run again to go on", file=sys.stderr)
     return code

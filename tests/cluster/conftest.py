@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,24 @@ def small_params(**training: Any) -> Params:
     return parse_params(tree)
 
 
+def small_spec(store: Path, run: str = "resnet8-s0", **training: Any) -> RunSpec:
+    """The specification of such a run on the digits' store."""
+    params = small_params(**training)
+    network, _, seed = run.partition("-s")
+    return RunSpec(
+        experiment="digits",
+        run=run,
+        network=network,
+        seed=int(seed),
+        store=str(store),
+        data_digest=Store.open(store).digest,
+        data=params.data,
+        augmentation=params.augmentation,
+        training=params.training,
+        test_split="test",
+    )
+
+
 @pytest.fixture(scope="session")
 def digits_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the digits' image store."""
@@ -40,21 +59,4 @@ def digits_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def make_spec(digits_store: Path) -> Callable[..., RunSpec]:
     """Specifications of small runs on the digits."""
-
-    def make(run: str = "resnet8-s0", **training: Any) -> RunSpec:
-        params = small_params(**training)
-        network, _, seed = run.partition("-s")
-        return RunSpec(
-            experiment="digits",
-            run=run,
-            network=network,
-            seed=int(seed),
-            store=str(digits_store),
-            data_digest=Store.open(digits_store).digest,
-            data=params.data,
-            augmentation=params.augmentation,
-            training=params.training,
-            test_split="test",
-        )
-
-    return make
+    return functools.partial(small_spec, digits_store)

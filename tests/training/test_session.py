@@ -18,7 +18,7 @@ from pipeline.data.store import Split, Store
 from pipeline.training import precision, session
 from pipeline.training.checkpoints import differences
 from pipeline.training.session import RunSpec, Session
-from tests.cluster.conftest import small_params
+from tests.cluster.conftest import small_params, small_spec
 from tests.training.material import CPU
 
 ROOT = Path(__file__).parents[2]
@@ -28,21 +28,9 @@ CODE = {"git_commit": "a" * 40, "git_dirty": False}
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> RunSpec:
     """A small training on the digits."""
-    folder, params = tmp_path_factory.mktemp("digits") / "store", small_params(deterministic=False)
-    prepare(params.data, folder)
-    return RunSpec(
-        experiment="digits",
-        run="resnet8-s0",
-        network="resnet8",
-        seed=0,
-        store=str(folder),
-        data_digest=Store.open(folder).digest,
-        data=params.data,
-        augmentation=params.augmentation,
-        training=params.training,
-        test_split="test",
-        code=CODE,
-    )
+    folder = tmp_path_factory.mktemp("digits") / "store"
+    prepare(small_params().data, folder)
+    return replace(small_spec(folder, deterministic=False), code=CODE)
 
 
 def leaves(tree: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
