@@ -41,6 +41,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32", "compile": False},
     "bf16": {"precision": "bf16", "compile": False},
     "fp32, compiled": {"precision": "fp32", "compile": True},
+    "bf16, compiled": {"precision": "bf16", "compile": True},
     CONTROL: {},
 }
 LAST = 100

@@ -3,7 +3,7 @@
 Torch's own form is compiled to running means and variances (Welford's), a serial chain for each channel, and to sums
 that are kept in memory; and it keeps the mean and deviation that the gradients need in the images' own number format,
 which bf16 rounds to three digits. Here all sums are taken in two steps, over an image's pixels and then over images,
-which are compiled to sums in registers; and statistics are fp32.
+which are compiled to sums in registers; and statistics have the weights' format, fp32.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LONGEST = 4096
 
 
 class CompiledBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` which is computed as this module's docstring says where it is compiled and trained."""
+    """`nn.BatchNorm2d` that, in training and under torch.compile, computes as this module's docstring says."""
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, C, H, W) normalised over n, H and W, in the format of `images`."""
@@ -29,28 +29,32 @@ class CompiledBatchNorm2d(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         self.num_batches_tracked.add_(1)
-        # The mean so far, from which values differ by little: their squares lose nothing to rounding.
+        # Once the running mean is near the batch's, the variance loses little to rounding.
         near = self.running_mean.clone()
         normalised, mean, variance = batch_norm(images, self.weight, self.bias, near, self.eps)
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            count = images.numel() // images.shape[1]
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        count = images.numel() // images.shape[1]
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         return normalised
 
 
-def for_compiling(network: nn.Module) -> nn.Module:
-    """Have the network's BN layers computed so wherever it is compiled; its weights and their names stay."""
+def for_compiling(network: nn.Module) -> int:
+    """Change the network's BN layers to `CompiledBatchNorm2d`, in place; how many. Weights and their names stay.
+
+    Layers without weights, running statistics or a fixed momentum stay torch's, and so do subclasses.
+    """
+    changed = 0
     for module in network.modules():
         if type(module) is nn.BatchNorm2d and module.affine and module.track_running_stats and module.momentum:
             module.__class__ = CompiledBatchNorm2d
-    return network
+            changed += 1
+    return changed
 
 
 def batch_norm(images: Tensor, weight: Tensor, bias: Tensor, near: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """(n, C, H, W) normalised, and the mean and variance (C,) of the batch, of which no gradient is taken.
 
-    `near` (C,) is about the mean, the closer the more exact the variance; it changes nothing else.
+    `near` (C,) is finite; the closer to the mean, the less the variance loses to rounding.
     """
     normalised, mean, variance = _BatchNorm.apply(images, weight, bias, near, eps)
     return normalised, mean, variance
