@@ -130,7 +130,7 @@ def _experiment(experiment: str, metrics: Metrics) -> str:
             f"## {experiment}\n",
             f"`{compose_command(experiment)}` composes `params.yaml` (with `-S data.url=…` where the images lie"
             " elsewhere); then all of it: `make reproduce`; a row alone: its command.",
-            *_beside_the_preset(preset, metrics["provenance"]),
+            *_beside_the_preset(preset, metrics),
             *([f"Of the preset's runs, not run: {', '.join(left)}."] if left else []),
             *([metrics["note"]] if metrics.get("note") else []),
             f"[Report]({results}/report.md), [tables]({results}/tables), [pictures]({results}/figures): `{remade}`.",
@@ -154,9 +154,13 @@ def evidence_lines(experiment: str, root: Path = ROOT) -> list[str]:
     ]
 
 
-def _beside_the_preset(preset: Params, provenance: Mapping[str, Metrics]) -> list[str]:
+def _beside_the_preset(preset: Params, metrics: Metrics) -> list[str]:
     """What was chosen otherwise than in the experiment's file."""
-    chosen = {choice: None for run, record in provenance.items() for choice in _chosen(preset, run, record)}
+    runs: Metrics = metrics["provenance"]
+    chosen = {choice: None for run, record in runs.items() for choice in _chosen(preset, run, record)}
+    for name, found in metrics["ensembles"].items():
+        if name not in {**preset.ensembles, **preset.ensemble_searches}:
+            chosen[f"+ensembles.{name}=[{','.join(found['members'])}]"] = None
     return [f"Chosen beside the preset: `-S {' -S '.join(map(shlex.quote, chosen))}`."] if chosen else []
 
 
