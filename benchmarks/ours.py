@@ -44,10 +44,12 @@ def preset(experiment: str) -> dict[str, Any]:
 
 
 def recipe(experiment: str, batch_size: int, bn_images: int, **changes: Any) -> Training:
-    """The preset's recipe with another mini-batch, without warm-up, endless and with no testing in between."""
+    """The preset's recipe, another mini-batch, uncompiled, without warm-up, endless and with no testing in between."""
     endless = {"iterations": ENDLESS, "test_every": ENDLESS - ENDLESS % preset(experiment)["training"]["curve_every"]}
     mini_batch = {"batch_size": batch_size, "bn_images": bn_images, "warmup": None}
-    return Training.model_validate({**preset(experiment)["training"], **mini_batch, **endless, **changes})
+    return Training.model_validate(
+        {**preset(experiment)["training"], "compile": False, **mini_batch, **endless, **changes}
+    )
 
 
 def training_steps(store: Path, experiment: str, network: str, training: Training, processes: int) -> Iterator[int]:

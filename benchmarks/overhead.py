@@ -78,10 +78,10 @@ def working_in(folder: Path) -> Iterator[None]:
 
 
 def make_spec(network: str, store: Path, iterations: int) -> RunSpec:
-    """A short run by the preset's recipe, 128 images in one BN, tested at its end alone."""
+    """A short run by the preset's recipe, uncompiled, 128 images in one BN, tested at its end alone."""
     tree = preset("cifar10")
     tree["data"]["store"] = None
-    tree["training"] |= {"bn_images": BATCH, "iterations": iterations, "bn_recompute_images": 0}
+    tree["training"] |= {"bn_images": BATCH, "iterations": iterations, "bn_recompute_images": 0, "compile": False}
     tree["training"] |= {"curve_every": CURVE_EVERY, "test_every": iterations - iterations % CURVE_EVERY}
     tree["training"]["schedule"]["milestones"] = []
     tree |= {"runs": {f"{network}-s0": {}}, "ensembles": {}, "cluster": cluster_settings(store, 1).model_dump()}

@@ -49,7 +49,7 @@ def test_recipe_is_the_presets_but_for_what_a_benchmark_sets() -> None:
     training = recipe("cifar10", 128, 128, precision="fp32")
     own = preset("cifar10")["training"]
     assert training.optimizer.model_dump() == own["optimizer"]
-    assert (training.batch_size, training.precision, training.warmup) == (128, "fp32", None)
+    assert (training.batch_size, training.precision, training.warmup, training.compile) == (128, "fp32", None, False)
 
 
 def test_gigaflops_are_twice_the_multiply_adds() -> None:
