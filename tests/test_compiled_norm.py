@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.compiled_norm import CompiledBatchNorm2d, batch_norm, for_compiling
 from pipeline.models import build
+from tests.compiler import needs_compiler
 
 SHAPES = [(4, 3, 5, 6), (2, 16, 80, 70), (1, 5, 3, 1)]
 
@@ -124,7 +124,7 @@ print("done")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@needs_compiler
 def test_compiled_layers_are_as_exact_as_torchs_uncompiled_ones() -> None:
     """Output, running statistics and gradients, in fp32 and bf16, against fp64."""
     ended = subprocess.run(

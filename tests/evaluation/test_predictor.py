@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +13,7 @@ from pipeline.data.statistics import InputStatistics
 from pipeline.evaluation.predictor import Predictor, Protocol, fold_batch_norm
 from pipeline.models import build, score_map
 from pipeline.schema import CenterCrop, MultiScale, SingleView, TenCrop
+from tests.compiler import needs_compiler
 
 CROP, SIDE, CLASSES = 16, 20, 7
 SIZES = [(20, 20), (24, 31), (40, 23), (20, 33), (57, 57), (24, 31)]
@@ -209,7 +209,7 @@ def test_no_more_views_than_the_batch_size_go_through_at_once(network, statistic
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@needs_compiler
 def test_compiled_for_whole_batches_of_one_size_and_the_same_probabilities(
     network: torch.nn.Module, statistics: InputStatistics, images: list[np.ndarray]
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from pipeline.training.loop import Material, Trainer
+from tests.compiler import needs_compiler
 from tests.training.material import CPU, batches, recipe, run
 
 
@@ -69,7 +69,7 @@ def test_without_a_compiler_training_goes_on_with_one_warning(plain: list[float]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@needs_compiler
 def test_compiled_course_is_that_of_the_network_as_it_is(plain: list[float]) -> None:
     found, told = _course("compile", TORCH_LOGS="output_code")
     assert found == pytest.approx(plain, rel=1e-4, abs=1e-4)
@@ -87,7 +87,7 @@ def _worker(rank: int, workers: int, out: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@needs_compiler
 def test_two_workers_take_the_compiled_course_of_one(plain: list[float], tmp_path: Path) -> None:
     mp.spawn(_worker, (2, tmp_path / "two"), nprocs=2)
     found = json.loads((tmp_path / "two").read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ compiled(network, torch.device("cpu"), "training.compile")(images).mean((2, 3)).
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@needs_compiler
 def test_threads_share_the_sums_of_a_bn_with_16_channels_by_images() -> None:
     """In the generated code, forward and backward: two sums in registers at once, and no running variance."""
     settings = {**os.environ, "TORCH_LOGS": "output_code", "OMP_NUM_THREADS": "2"}
