@@ -23,7 +23,7 @@ Metrics = Mapping[str, Any]
 PAGE = Path("docs/RESULTS.md")
 README = Path("README.md")
 README_PROTOCOLS = ("center_crop", "ten_crop", "multi_scale")
-README_RUNS = {"cifar10-jpeg": ("single_view",), "imagenette-small": README_PROTOCOLS}
+README_RUNS = {"cifar10": ("single_view",), "cifar10-jpeg": ("single_view",), "imagenette-small": README_PROTOCOLS}
 """Experiments whose runs have a table of their own in the README, and its protocols."""
 WHERE_IT_LIES = ("data.url", "data.store")
 """Parameters that say where images lie on the machine at hand."""
