@@ -8,7 +8,6 @@ each training, and hundreds of MB. Ray has no public setting for this, so steps 
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import ray
@@ -18,9 +17,7 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-LONGEST_BETWEEN_POLLS = 2.0
-SHARE_BETWEEN_POLLS = 0.01
-"""Of the time that training has taken: a short one's end is noticed soon, a long one is seldom disturbed."""
+from pipeline.cluster.pace import Pace
 
 
 class DriverTrainer(TorchTrainer):
@@ -105,9 +102,8 @@ class _Controller(TrainController):
     @property
     def _health_check_interval_s(self) -> float:
         """Seconds between two looks at the workers."""
-        lasted = time.monotonic() - self._begun
-        return min(max(self._shortest, SHARE_BETWEEN_POLLS * lasted), LONGEST_BETWEEN_POLLS)
+        return self._pace.seconds()
 
     @_health_check_interval_s.setter
     def _health_check_interval_s(self, shortest: float) -> None:
-        self._shortest, self._begun = shortest, time.monotonic()
+        self._pace = Pace(shortest)

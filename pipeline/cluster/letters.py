@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-SECONDS_BETWEEN_LOOKS = 0.5
+from pipeline.cluster.pace import Pace
+
+SHORTEST = 0.5
+"""Seconds between two looks at a letter, at first."""
 NAMESPACE = b"resnet-letters"
 CURVE, KEPT = "curve", "kept"
 STOP, HEARD = "stop", "heard"
@@ -70,8 +73,9 @@ def curves_received(letters: Letters, receive: Callable[[Rows], None]) -> Iterat
 def _watch(letters: Letters, receive: Callable[[Rows], None], closing: threading.Event) -> None:
     last: int | None = None
     over = False
+    pace = Pace(SHORTEST)
     while not over:
-        over = closing.wait(SECONDS_BETWEEN_LOOKS)
+        over = closing.wait(pace.seconds())
         with contextlib.suppress(Exception):  # the head may be away; the next look will tell
             kept = letters.look(KEPT)
             if kept != last:

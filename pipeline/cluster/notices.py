@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from pipeline.cluster.letters import HEARD, RESIZE, SECONDS_BETWEEN_LOOKS, STOP, Letters
+from pipeline.cluster.letters import HEARD, RESIZE, SHORTEST, STOP, Letters
+from pipeline.cluster.pace import Pace
 from pipeline.training.distributed import Agreement, world
 
 
@@ -60,6 +61,7 @@ class Notices:
 
     def _listen(self, letters: Letters) -> None:
         """Wait, on the first worker, for the driver's letters: the one to stop is answered, the other taken away."""
+        pace = Pace(SHORTEST)
         while not self._stop.is_set():
             with contextlib.suppress(Exception):  # the head may be away; the next look will tell
                 if letters.look(STOP):
@@ -68,7 +70,7 @@ class Notices:
                 if letters.look(RESIZE):
                     self._resize.set()
                     letters.leave(RESIZE, None)
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(pace.seconds())
 
 
 _terminated, _at_work = threading.Event(), threading.Event()

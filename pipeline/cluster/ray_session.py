@@ -37,6 +37,9 @@ OF_OUR_OWN = {
     # Figures for a dashboard, of which there is none.
     "RAY_metrics_report_interval_ms": "60000",
     "REPORTER_UPDATE_INTERVAL_MS": "60000",
+    # Else the folder of logs is listed ten times a second, which takes half of what the reader of logs does.
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "LOG_NAME_UPDATE_INTERVAL_S": "1",
 }
 """Settings of a Ray that is started here, whose processes take what they need from those that train."""
 SECONDS_TO_ANSWER = 5.0

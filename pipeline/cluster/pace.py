@@ -1,0 +1,21 @@
+"""How often a training is looked at: often while it is young, seldom once it has taken long."""
+
+from __future__ import annotations
+
+import time
+
+LONGEST = 2.0
+"""Seconds between two looks, at most: for so long a training's end, or a word to it, may go unnoticed."""
+SHARE = 0.01
+"""Of the time that training has taken, between two looks: each takes a moment from a core that trains."""
+
+
+class Pace:
+    """The pause before the next look, at first `shortest` seconds."""
+
+    def __init__(self, shortest: float) -> None:
+        self._shortest, self._begun = shortest, time.monotonic()
+
+    def seconds(self) -> float:
+        """For how long to wait now."""
+        return min(max(self._shortest, SHARE * (time.monotonic() - self._begun)), LONGEST)
