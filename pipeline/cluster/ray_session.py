@@ -40,6 +40,19 @@ OF_OUR_OWN = {
     # Else the folder of logs is listed ten times a second, which takes half of what the reader of logs does.
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "1",
+    # Nor are tasks' states, and how long Ray's own threads take to come to something, shown anywhere.
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_io_context_monitor_probe_interval_ms": "60000",
+    "RAY_io_context_event_loop_lag_collection_interval_ms": "60000",
+    # What is looked at up to ten times a second for the sake of other nodes and of the object store, here unused.
+    "RAY_raylet_report_resources_period_milliseconds": "1000",
+    "RAY_raylet_check_gc_period_milliseconds": "1000",
+    "RAY_object_manager_timer_freq_ms": "1000",
+    "RAY_local_fs_monitor_interval_ms": "5000",
+    "RAY_kill_idle_workers_interval_ms": "1000",
+    "RAY_free_objects_period_milliseconds": "5000",
+    "RAY_report_worker_backlog_interval_ms": "5000",
+    "RAY_gcs_pull_resource_loads_period_milliseconds": "5000",
 }
 """Settings of a Ray that is started here, whose processes take what they need from those that train."""
 SECONDS_TO_ANSWER = 5.0
@@ -74,7 +87,7 @@ def session(cluster: Cluster) -> Iterator[str]:
     import ray
 
     local: dict[str, Any] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
-    with _root_logger_kept(), _termination_kept():
+    with _root_logger_kept(), _termination_kept(), contextlib.nullcontext() if address else _by_itself():
         try:
             ray.init(address=address or "local", logging_config=ray.LoggingConfig(log_level="ERROR"), **local)
         except ConnectionError as error:
@@ -83,6 +96,32 @@ def session(cluster: Cluster) -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _by_itself() -> Iterator[None]:
+    """A Ray that is started in the block has no autoscaler, as no machine is to come, and no dashboard's process.
+
+    Ray starts both even where it includes no dashboard, and has no public setting for this.
+    """
+    from ray._private.node import Node
+
+    without = {"start_monitor": lambda node: None, "start_api_server": _no_dashboard}
+    as_it_was = {name: getattr(Node, name) for name in without}
+    try:
+        for name, method in without.items():
+            setattr(Node, name, method)
+        yield
+    finally:
+        for name, method in as_it_was.items():
+            setattr(Node, name, method)
+
+
+def _no_dashboard(node: Any, **settings: Any) -> None:
+    """Note an address at which nobody listens: Ray's agents, which report to it, look for one each second till then."""
+    from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
+
+    node.get_gcs_client().internal_kv_put(DASHBOARD_ADDRESS.encode(), b"127.0.0.1:0", True, KV_NAMESPACE_DASHBOARD)
 
 
 def _require_answer(address: str) -> None:

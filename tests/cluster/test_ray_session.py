@@ -6,9 +6,11 @@ import functools
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from ray._private import services
+from ray._private.node import Node
 
 from infra.processes import free_ports
 from pipeline import cluster
@@ -61,6 +63,17 @@ def test_ray_is_not_started_for_a_source_that_is_not_there(tmp_path: Path) -> No
     ):
         prepare(data("cifar10", tmp_path / "nowhere"), tmp_path / "store", run_tasks=run_tasks)
     assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+def test_a_ray_of_our_own_runs_neither_autoscaler_nor_dashboard() -> None:
+    started = Node.start_monitor, Node.start_api_server
+    with cluster.session(small_params().cluster):
+        assert ray.get(ray.remote(negative).remote(3)) == -3
+        running = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    assert any("gcs_server" in line for line in running)
+    assert not [line for line in running if "/autoscaler/" in line or "dashboard/dashboard.py" in line]
+    assert (Node.start_monitor, Node.start_api_server) == started, "others that start a Ray get all of it"
 
 
 def refuse(number: int) -> int:
