@@ -8,16 +8,39 @@ each training, and hundreds of MB. Ray has no public setting for this, so steps 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import ray
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
-from ray.train.v2._internal.execution.worker_group import WorkerGroup, state, worker_group
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerStatus, state, worker_group
+from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from pipeline.cluster.pace import Pace
+SECONDS_OF_A_LOOK = 2.0
+"""For which workers that have nothing to tell leave the controller's question open."""
+SECONDS_BETWEEN_ITS_GLANCES = 0.25
+SECONDS_TO_ANSWER = 5.0
+"""In all; then the controller turns to others, and comes back to the one that has not answered."""
+
+
+class ProcessGroup(TorchConfig):
+    """Torch's process group of all workers; none for one alone, whose threads would wake a hundred times a second."""
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        """Of Ray, what sets it up."""
+        return _SetUp
+
+
+class _SetUp(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        if len(worker_group) > 1:
+            super().on_start(worker_group, backend_config)
 
 
 class DriverTrainer(TorchTrainer):
@@ -73,11 +96,34 @@ class _Placed(FixedScalingPolicy):
         pass
 
 
+class PatientRayTrainWorker(RayTrainWorker):
+    """A worker that tells how its training fares as soon as that is over, or after a while.
+
+    Till then its main thread sleeps. With no question to answer it wakes a hundred times a second to see whether a
+    signal has come, and asks each time for Python's lock and for a core that trains. Signals reach it here, too.
+    """
+
+    def poll_status(self) -> WorkerStatus:
+        """Ray's answer."""
+        latest = time.monotonic() + SECONDS_OF_A_LOOK
+        while (status := super().poll_status()).running and not (status.error or status.training_report):
+            if time.monotonic() >= latest:
+                break
+            time.sleep(SECONDS_BETWEEN_ITS_GLANCES)
+        return status
+
+
 class _Workers(WorkerGroup):
     """Workers whose context has no handle to a controller's actor, which serves to list reported checkpoints alone.
 
     Nor one to the actor at which they would meet.
     """
+
+    _worker_cls = PatientRayTrainWorker
+
+    def poll_status(self, timeout: float | None = None) -> Any:
+        """As Ray has it, with time enough for all to answer; one that dies answers by that."""
+        return super().poll_status(SECONDS_TO_ANSWER)
 
     def _init_train_context_on_workers(self, workers: Any, sync_actor: Any, train_context_args: Any) -> None:
         begun = [
@@ -98,12 +144,3 @@ class _Workers(WorkerGroup):
 
 class _Controller(TrainController):
     worker_group_cls = _Workers
-
-    @property
-    def _health_check_interval_s(self) -> float:
-        """Seconds between two looks at the workers."""
-        return self._pace.seconds()
-
-    @_health_check_interval_s.setter
-    def _health_check_interval_s(self, shortest: float) -> None:
-        self._pace = Pace(shortest)

@@ -6,7 +6,7 @@ import time
 
 LONGEST = 2.0
 """Seconds between two looks, at most: for so long a training's end, or a word to it, may go unnoticed."""
-SHARE = 0.01
+SHARE = 0.03
 """Of the time that training has taken, between two looks: each takes a moment from a core that trains."""
 
 

@@ -75,8 +75,8 @@ def _last(spec: RunSpec, store: CheckpointStore, retry: Retry) -> int:
 
 def _trainer(spec: RunSpec, cluster: Cluster, counts: list[int], letters: Letters, folder: str) -> Any:
     from ray.train import FailureConfig, LoggingConfig, RunConfig
-    from ray.train.torch import TorchConfig
 
+    from pipeline.cluster.controller import ProcessGroup
     from pipeline.cluster.elastic import ElasticTrainer
 
     return ElasticTrainer(
@@ -84,7 +84,7 @@ def _trainer(spec: RunSpec, cluster: Cluster, counts: list[int], letters: Letter
         counts=counts,
         letters=letters,
         train_loop_config={"spec": spec, "settings": _worker_settings(spec, cluster, letters)},
-        torch_config=TorchConfig(timeout_s=int(cluster.checkpoint_patience_seconds) + SECONDS_AFTER_PATIENCE),
+        torch_config=ProcessGroup(timeout_s=int(cluster.checkpoint_patience_seconds) + SECONDS_AFTER_PATIENCE),
         scaling_config=_scaling(cluster, counts),
         run_config=RunConfig(
             name=checkpoint_name(spec),

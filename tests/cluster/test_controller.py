@@ -1,21 +1,73 @@
-"""Ray Train's controller in the driver: how often it looks at the workers."""
+"""Ray Train's controller in the driver: what it asks of the workers, and what it sets up for them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
+import torch.distributed as dist
+from ray.train.v2._internal.execution.worker_group import WorkerStatus
+from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 
-from pipeline.cluster import pace
-from pipeline.cluster.controller import _Controller
-from pipeline.cluster.pace import LONGEST
+from pipeline import cluster
+from pipeline.cluster import controller
+from pipeline.cluster.controller import SECONDS_OF_A_LOOK, DriverTrainer, PatientRayTrainWorker, ProcessGroup
+from tests.cluster.conftest import small_params
 
 
-def test_a_short_training_is_looked_at_often_and_a_long_one_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
-    made = object.__new__(_Controller)
-    made._health_check_interval_s = 0.2
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock shows, which only sleep moves."""
+    now = [100.0]
+    monkeypatch.setattr(controller.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(controller.time, "sleep", lambda wait: now.__setitem__(0, now[0] + wait))
+    return now
+
+
+def status(running: bool, error: Exception | None = None) -> WorkerStatus:
+    return WorkerStatus(running=running, error=error)
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, found: Iterator[WorkerStatus]) -> WorkerStatus:
+    monkeypatch.setattr(RayTrainWorker, "poll_status", lambda self: next(found))
+    return PatientRayTrainWorker().poll_status()
+
+
+@pytest.mark.parametrize("last", [status(False), status(False, ValueError("x")), status(True, ValueError("x"))])
+def test_a_worker_tells_at_once_that_its_training_is_over(
+    last: WorkerStatus, seconds: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert answers(monkeypatch, iter([status(True), status(True), last])) is last
+    assert 0 < seconds[0] - 100.0 <= 0.5
+
+
+def test_a_worker_that_trains_says_so_after_a_while(seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answers(monkeypatch, iter([status(True)] * 100)).running
+    assert seconds[0] - 100.0 == pytest.approx(SECONDS_OF_A_LOOK, abs=0.3)
+
+
+def note_group(config: dict[str, Any]) -> None:
+    """Train nothing; tell how many workers there are by torch's process group, or that there is none."""
+    Path(config["file"]).write_text(str(dist.get_world_size()) if dist.is_initialized() else "none", encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_workers_meet_in_a_process_group_and_one_alone_has_none(tmp_path: Path) -> None:
+    from ray.train import RunConfig
+    from ray.train.v2.api.config import ScalingConfig
+
     found = []
-    for lasted in (0.0, 10.0, 60.0, 3600.0):
-        now[0] = 1000.0 + lasted
-        found.append(made._health_check_interval_s)
-    assert found == pytest.approx([0.2, 0.2, 0.6, LONGEST])
+    with cluster.session(small_params().cluster):
+        for workers in (1, 2):
+            trainer = DriverTrainer(
+                note_group,
+                train_loop_config={"file": str(tmp_path / "group")},
+                torch_config=ProcessGroup(),
+                scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 0.5}),
+                run_config=RunConfig(name="group", storage_path=str(tmp_path / str(workers))),
+            )
+            trainer.fit()
+            found.append((tmp_path / "group").read_text(encoding="utf-8"))
+    assert found == ["none", "2"]
