@@ -28,6 +28,8 @@ from pipeline.tracking.system_metrics import SystemMetrics
 
 _METRICS_A_BATCH = 900
 _PARAMETERS_A_BATCH = 100
+_SAMPLES_A_BATCH = 6
+"""Of the machine's load: a minute's, by default."""
 _LONGEST_PARAMETER = 6000
 _DIGEST_LENGTH = 36
 
@@ -48,6 +50,7 @@ class TrainingRun:
         self._began = _now()
         self._over = False
         self._system: SystemMetrics | None = None
+        self._loads: list[Metric] = []
 
     @classmethod
     def start_or_continue(
@@ -119,6 +122,7 @@ class TrainingRun:
         """
         if self._system is not None:
             self._system.stop()
+            self._send_loads()
         self._outbox.put(lambda: self._terminate(status))
         return self._outbox.close(limit)
 
@@ -151,15 +155,23 @@ class TrainingRun:
         self._client().log_dict(self._identifier(), content, name)
 
     def _log_system(self, sample: Mapping[str, float]) -> None:
-        """Send a sample, its step the second of the run: so they go on rising when the run is continued."""
+        """Keep a sample, or send those kept: sending one takes as long, from cores that train, as sending six."""
         now = _now()
+        self._loads.extend(Metric(name, value, now, 0) for name, value in sample.items())
+        if len(self._loads) >= _SAMPLES_A_BATCH * len(sample):
+            self._send_loads()
+
+    def _send_loads(self) -> None:
+        """Send what samples are kept, their steps the seconds of the run: so they go on rising when it is continued."""
+        loads, self._loads = self._loads, []
 
         def send() -> None:
-            step = (now - self._began) // 1000
-            metrics = [Metric(name, value, now, step) for name, value in sample.items()]
-            self._client().log_batch(self._identifier(), metrics=metrics)
+            steps = [(one.timestamp - self._began) // 1000 for one in loads]
+            stamped = [Metric(one.key, one.value, one.timestamp, step) for one, step in zip(loads, steps, strict=True)]
+            self._client().log_batch(self._identifier(), metrics=stamped)
 
-        self._outbox.put(send)
+        if loads:
+            self._outbox.put(send)
 
     def _send_rows(self, rows: Sequence[tuple[int, Mapping[str, float]]], milliseconds: int) -> None:
         for batch in _batches([row for row in rows if row[0] > self._last]):

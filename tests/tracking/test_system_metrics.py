@@ -64,3 +64,23 @@ def test_they_are_logged_by_the_second_of_the_run_across_its_resumption(
         sent.append(len(history))
         assert [point.step for point in history] == sorted(point.step for point in history)
     assert 3 <= sent[0] < sent[1]
+
+
+def test_samples_are_sent_a_minute_at_a_time_and_what_is_left_at_the_end(
+    tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "3600")
+    training = begin()
+    training.log_load()
+    messages: list[object] = []
+    put = training._outbox.put
+    monkeypatch.setattr(training._outbox, "put", lambda message: (messages.append(message), put(message)))
+    after = []
+    for number in range(8):
+        training._log_system({"system/a": float(number), "system/b": -float(number)})
+        after.append(len(messages))
+    assert after == [0, 0, 0, 0, 0, 1, 1, 1]
+    assert training.finish(limit=60)
+    for name, sign in (("system/a", 1.0), ("system/b", -1.0)):
+        history = store.client().get_metric_history(str(training.run_id), name)
+        assert sorted(point.value for point in history) == sorted(sign * number for number in range(8))
