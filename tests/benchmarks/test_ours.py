@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from benchmarks.evaluation import our_evaluation, usual_evaluation
 from benchmarks.imagenet_training import reference_steps
 from benchmarks.images import DATA_VARIABLE, data_of, generated
 from benchmarks.ours import gigaflops, preset, recipe, training_steps
-from benchmarks.overhead import bare_rate, cluster_settings, make_spec
+from benchmarks.overhead import bare_curve, cluster_settings, make_spec
 from benchmarks.precision import WAYS, described, end_of, usual_end
 from pipeline.data.prepare import prepare
 from pipeline.data.store import Store
@@ -105,7 +106,10 @@ def test_bare_loop_is_the_specifications(cifar: Path) -> None:
     spec = make_spec("resnet8", cifar, 25)
     assert (spec.training.iterations, spec.training.bn_images) == (25, 128)
     assert cluster_settings(cifar, 5).checkpoint_every == 5
-    assert bare_rate(spec, torch.get_num_threads()) > 0
+    begun = multiprocessing.Event()
+    rows = bare_curve(spec, torch.get_num_threads(), begun)
+    assert [row["iteration"] for row in rows] == [5, 10, 15, 20, 25]
+    assert begun.is_set()
 
 
 def test_ends_of_trainings_by_number_format_are_near_each_other(cifar: Path) -> None:
