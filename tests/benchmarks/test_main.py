@@ -16,7 +16,19 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_script_is_run() -> None:
-    shared = {"__init__", "__main__", "record", "pairs", "images", "ours", "page", "gpu_steps", "clone", "seeds"}
+    shared = {
+        "__init__",
+        "__main__",
+        "record",
+        "pairs",
+        "images",
+        "ours",
+        "page",
+        "gpu_steps",
+        "clone",
+        "seeds",
+        "turns",
+    }
     apart = {"scale", "precision"}
     modules = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - shared - apart
     assert modules == set(SCRIPTS)
