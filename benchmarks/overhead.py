@@ -31,7 +31,7 @@ from benchmarks.cifar_training import BATCH, prepare_cifar
 from benchmarks.clone import by_itself
 from benchmarks.ours import preset
 from benchmarks.record import Measurement, add_output_option, finish
-from benchmarks.turns import in_turns
+from benchmarks.turns import in_turns, rate_between
 from pipeline import cluster
 from pipeline.cluster_section import Cluster
 from pipeline.config import parse_params
@@ -191,8 +191,7 @@ def bare_curve(spec: RunSpec, threads: int, begun: Event) -> list[dict[str, Any]
 
 def _steady_rate(rows: list[dict[str, Any]]) -> float:
     """Iterations a second after the warm-up and before the last point, at which the test images are looked at."""
-    first, last = rows[min(2, len(rows) - 3)], rows[-2]
-    return float((last["iteration"] - first["iteration"]) / (last["seconds"] - first["seconds"]))
+    return rate_between(rows[min(2, len(rows) - 3)], rows[-2])
 
 
 if __name__ == "__main__":

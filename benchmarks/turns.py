@@ -108,16 +108,14 @@ def _turns(rows: Rows, pause: float) -> list[float]:
     stretch: list[Mapping[str, Any]] = []
     for before, after in itertools.pairwise(rows):
         if after["seconds"] - before["seconds"] > pause:
-            rates += _rate(stretch)
+            if len(stretch) > 1:
+                rates.append(rate_between(stretch[0], stretch[-1]))
             stretch = []
         else:
             stretch.append(after)
     return rates[1:]
 
 
-def _rate(stretch: list[Mapping[str, Any]]) -> list[float]:
-    """Iterations a second of a stretch from its first point on; none where there are too few."""
-    if len(stretch) < 2:
-        return []
-    first, last = stretch[0], stretch[-1]
-    return [(last["iteration"] - first["iteration"]) / (last["seconds"] - first["seconds"])]
+def rate_between(first: Mapping[str, Any], last: Mapping[str, Any]) -> float:
+    """Iterations a second from one point of a curve to another."""
+    return float((last["iteration"] - first["iteration"]) / (last["seconds"] - first["seconds"]))
