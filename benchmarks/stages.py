@@ -57,7 +57,7 @@ def _others() -> tuple[str, ...]:
 
 def _joining() -> dict[str, str]:
     """What a process needs to be let in by the Ray that this one started."""
-    return {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+    return {name: value for name, value in os.environ.items() if name.startswith(("RAY_", "RESNET_RAY_"))}
 
 
 def _write_params(folder: Path) -> None:

@@ -11,8 +11,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+from pipeline.cluster import output
 from pipeline.cluster.capacity import require_room
 from pipeline.cluster.waiting import tell_obstacle
 from pipeline.cluster_section import Cluster
@@ -21,7 +23,7 @@ from pipeline.storage import StorageError
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.05",  # between an answer of workers, which take their time, and a question
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread that a signal left behind must not start another Ray
@@ -37,9 +39,6 @@ OF_OUR_OWN = {
     # Figures for a dashboard, of which there is none.
     "RAY_metrics_report_interval_ms": "60000",
     "REPORTER_UPDATE_INTERVAL_MS": "60000",
-    # Else the folder of logs is listed ten times a second, which takes half of what the reader of logs does.
-    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
-    "LOG_NAME_UPDATE_INTERVAL_S": "1",
     # Nor are tasks' states, and how long Ray's own threads take to come to something, shown anywhere.
     "RAY_task_events_report_interval_ms": "0",
     "RAY_io_context_monitor_probe_interval_ms": "60000",
@@ -56,6 +55,8 @@ OF_OUR_OWN = {
 }
 """Settings of a Ray that is started here, whose processes take what they need from those that train."""
 SECONDS_TO_ANSWER = 5.0
+LOGS = "RESNET_RAY_LOGS"
+"""The environment's variable that tells child processes where the Ray started here, which they join, keeps its logs."""
 TASK = {"CPU": 1.0}
 """What one of the tasks takes of a node, in Ray's names."""
 
@@ -87,34 +88,68 @@ def session(cluster: Cluster) -> Iterator[str]:
     import ray
 
     local: dict[str, Any] = {} if address else {"num_cpus": cores(), "include_dashboard": False}
+    ours = not address or LOGS in os.environ
     with _root_logger_kept(), _termination_kept(), contextlib.nullcontext() if address else _by_itself():
         try:
-            ray.init(address=address or "local", logging_config=ray.LoggingConfig(log_level="ERROR"), **local)
+            logging_config = ray.LoggingConfig(log_level="ERROR")
+            ray.init(address=address or "local", logging_config=logging_config, log_to_driver=not ours, **local)
         except ConnectionError as error:
             raise _no_cluster(address or "local", error) from None
     try:
-        yield ray.get_runtime_context().gcs_address
+        with _output_shown(joined=bool(address)) if ours else contextlib.nullcontext():
+            yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
 
 
 @contextlib.contextmanager
-def _by_itself() -> Iterator[None]:
-    """A Ray that is started in the block has no autoscaler, as no machine is to come, and no dashboard's process.
+def _output_shown(joined: bool) -> Iterator[None]:
+    """Show what this process's workers print; child processes, which may join a Ray started here, do likewise."""
+    import ray
 
-    Ray starts both even where it includes no dashboard, and has no public setting for this.
+    node: Any = ray._private.worker._global_node
+    if not joined:
+        os.environ[LOGS] = node.get_logs_dir_path()
+    try:
+        with output.shown(Path(os.environ[LOGS]), job_id()):
+            yield
+    finally:
+        if not joined:
+            del os.environ[LOGS]
+
+
+@contextlib.contextmanager
+def _by_itself() -> Iterator[None]:
+    """A Ray that is started in the block has no autoscaler, as no machine is to come, no dashboard's process and no
+    reader of logs, and its agent serves no dashboard.
+
+    Ray starts them even where it includes no dashboard, and has no public setting for this.
     """
+    from ray._private import utils
     from ray._private.node import Node
 
-    without = {"start_monitor": lambda node: None, "start_api_server": _no_dashboard}
-    as_it_was = {name: getattr(Node, name) for name in without}
+    without: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
+        (Node, "start_monitor", _nothing),
+        (Node, "start_log_monitor", _nothing),
+        (Node, "start_api_server", _no_dashboard),
+        (utils, "get_dashboard_dependency_error", _no_packages_for_it),
+    )
+    as_it_was = [(owner, name, getattr(owner, name)) for owner, name, _ in without]
     try:
-        for name, method in without.items():
-            setattr(Node, name, method)
+        for owner, name, function in without:
+            setattr(owner, name, function)
         yield
     finally:
-        for name, method in as_it_was.items():
-            setattr(Node, name, method)
+        for owner, name, function in as_it_was:
+            setattr(owner, name, function)
+
+
+def _nothing(node: Any) -> None:
+    pass
+
+
+def _no_packages_for_it() -> ImportError:
+    return ImportError("a dashboard is not wanted")
 
 
 def _no_dashboard(node: Any, **settings: Any) -> None:

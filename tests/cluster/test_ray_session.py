@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from ray._private import services
+from ray._private import services, utils
 from ray._private.node import Node
 
 from infra.processes import free_ports
@@ -66,14 +66,17 @@ def test_ray_is_not_started_for_a_source_that_is_not_there(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_ray_of_our_own_runs_neither_autoscaler_nor_dashboard() -> None:
-    started = Node.start_monitor, Node.start_api_server
+def test_a_ray_of_our_own_runs_neither_autoscaler_nor_dashboard_nor_reader_of_logs() -> None:
+    started = Node.start_monitor, Node.start_log_monitor, Node.start_api_server, utils.get_dashboard_dependency_error
     with cluster.session(small_params().cluster):
         assert ray.get(ray.remote(negative).remote(3)) == -3
         running = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
     assert any("gcs_server" in line for line in running)
-    assert not [line for line in running if "/autoscaler/" in line or "dashboard/dashboard.py" in line]
-    assert (Node.start_monitor, Node.start_api_server) == started, "others that start a Ray get all of it"
+    unwanted = ("/autoscaler/", "/log_monitor.py", "dashboard/dashboard.py")
+    assert not [line for line in running if any(name in line for name in unwanted)]
+    assert any(line.startswith("ray::DashboardAgent") for line in running)
+    as_it_was = Node.start_monitor, Node.start_log_monitor, Node.start_api_server, utils.get_dashboard_dependency_error
+    assert as_it_was == started, "others that start a Ray get all of it"
 
 
 def refuse(number: int) -> int:
