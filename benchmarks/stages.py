@@ -21,6 +21,7 @@ from pathlib import Path
 from benchmarks.clone import local_cluster, marked, run_stage, write_params
 from benchmarks.record import Measurement, add_output_option, finish
 from pipeline import cluster
+from pipeline.cluster.ray_session import LOGS
 from pipeline.cluster_section import Cluster
 
 RUNS = ("plain8-s0", "resnet8-s0")
@@ -57,7 +58,7 @@ def _others() -> tuple[str, ...]:
 
 def _joining() -> dict[str, str]:
     """What a process needs to be let in by the Ray that this one started."""
-    return {name: value for name, value in os.environ.items() if name.startswith(("RAY_", "RESNET_RAY_"))}
+    return {name: value for name, value in os.environ.items() if name.startswith("RAY_") or name == LOGS}
 
 
 def _write_params(folder: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.cluster.pace import Pace
+from pipeline.cluster.pace import looking
 
 SHORTEST = 0.5
 """Seconds between two looks at a letter, at first."""
@@ -57,27 +57,16 @@ class Letters:
         return f"{self.box}/{name}".encode()
 
 
-@contextlib.contextmanager
-def curves_received(letters: Letters, receive: Callable[[Rows], None]) -> Iterator[None]:
+def curves_received(letters: Letters, receive: Callable[[Rows], None]) -> AbstractContextManager[None]:
     """Hand each new curve to `receive` while the block lasts, and the last one at its end."""
-    closing = threading.Event()
-    thread = threading.Thread(target=_watch, args=(letters, receive, closing), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        closing.set()
-        thread.join()
-
-
-def _watch(letters: Letters, receive: Callable[[Rows], None], closing: threading.Event) -> None:
     last: int | None = None
-    over = False
-    pace = Pace(SHORTEST)
-    while not over:
-        over = closing.wait(pace.seconds())
+
+    def look() -> None:
+        nonlocal last
         with contextlib.suppress(Exception):  # the head may be away; the next look will tell
             kept = letters.look(KEPT)
             if kept != last:
                 receive(letters.look(CURVE))
                 last = kept
+
+    return looking(look, SHORTEST)

@@ -7,28 +7,32 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from pipeline.cluster.pace import Pace
+from pipeline.cluster.pace import looking
 
 SHORTEST = 0.2
 """Seconds between two looks, at first."""
 
 
-@contextlib.contextmanager
-def shown(folder: Path, job: str) -> Iterator[None]:
+def shown(folder: Path, job: str) -> AbstractContextManager[None]:
     """Print what the workers of `job` write to Ray's folder of logs while the block lasts, all of it by its end."""
-    closing = threading.Event()
-    thread = threading.Thread(target=_watch, args=(folder, job, closing), name="output of workers", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        closing.set()
-        thread.join()
+    from ray._private.log_monitor import LogMonitor, is_proc_alive, logger
+
+    logger.setLevel(logging.WARNING)
+    reader = LogMonitor("", str(folder), _Printer(job), is_proc_alive)
+
+    def look() -> None:
+        with contextlib.suppress(OSError):  # a file may go while it is looked at; the next look will tell
+            reader.update_log_filenames()
+            reader.open_closed_files()
+            while reader.check_log_files_and_publish_updates():
+                pass
+
+    return looking(look, SHORTEST)
 
 
 class _Printer:
@@ -43,18 +47,3 @@ class _Printer:
 
         if lines["job"] in (None, self._job):
             print_to_stdstream(lines, ignore_prefix=True)
-
-
-def _watch(folder: Path, job: str, closing: threading.Event) -> None:
-    from ray._private.log_monitor import LogMonitor, is_proc_alive, logger
-
-    logger.setLevel(logging.WARNING)
-    reader = LogMonitor("", str(folder), _Printer(job), is_proc_alive)
-    pace, over = Pace(SHORTEST), False
-    while not over:
-        over = closing.wait(pace.seconds())
-        with contextlib.suppress(OSError):  # a file may go while it is looked at; the next look will tell
-            reader.update_log_filenames()
-            reader.open_closed_files()
-            while reader.check_log_files_and_publish_updates():
-                pass

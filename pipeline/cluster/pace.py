@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
+from collections.abc import Callable, Iterator
 
 LONGEST = 2.0
 """Seconds between two looks, at most: for so long a training's end, or a word to it, may go unnoticed."""
@@ -19,3 +22,23 @@ class Pace:
     def seconds(self) -> float:
         """For how long to wait now."""
         return min(max(self._shortest, SHARE * (time.monotonic() - self._begun)), LONGEST)
+
+
+@contextlib.contextmanager
+def looking(look: Callable[[], object], shortest: float) -> Iterator[None]:
+    """Call `look` on a thread at this pace while the block lasts, and once more at its end; it raises nothing."""
+    closing = threading.Event()
+    thread = threading.Thread(target=_look, args=(look, Pace(shortest), closing), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        closing.set()
+        thread.join()
+
+
+def _look(look: Callable[[], object], pace: Pace, closing: threading.Event) -> None:
+    over = False
+    while not over:
+        over = closing.wait(pace.seconds())
+        look()

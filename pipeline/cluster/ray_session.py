@@ -120,8 +120,7 @@ def _output_shown(joined: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _by_itself() -> Iterator[None]:
-    """A Ray that is started in the block has no autoscaler, as no machine is to come, no dashboard's process and no
-    reader of logs, and its agent serves no dashboard.
+    """A Ray that is started in the block has no autoscaler, reader of logs or dashboard, nor an agent that serves one.
 
     Ray starts them even where it includes no dashboard, and has no public setting for this.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from pipeline import cluster
 from pipeline.cluster import output
 from pipeline.cluster.ray_session import LOGS
 from tests.cluster.conftest import small_params
+from tests.e2e.clone import wait_for
 
 WORKER = "worker-0a-02000000-77"
 
@@ -43,18 +43,11 @@ def test_what_is_added_is_shown_soon_and_once(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sys, "stdout", screen)
     path = written(tmp_path, f"{WORKER}.out", "first")
     with output.shown(tmp_path, "02000000"):
-        wait_for("first\n", screen)
+        wait_for(lambda: "first\n" in screen.getvalue(), 10)
         with path.open("a") as file:
             file.write("second\n")
-        wait_for("second\n", screen)
+        wait_for(lambda: "second\n" in screen.getvalue(), 10)
     assert screen.getvalue() == "first\nsecond\n"
-
-
-def wait_for(words: str, screen: io.StringIO) -> None:
-    latest = time.monotonic() + 10
-    while words not in screen.getvalue():
-        assert time.monotonic() < latest
-        time.sleep(0.02)
 
 
 def test_more_lines_than_are_read_at_once_are_all_there_at_the_end(
