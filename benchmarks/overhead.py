@@ -3,9 +3,10 @@
 Ours is what the train stage does: Ray is started, a worker trains, reports its curve, keeps a checkpoint every so many
 iterations; the curve goes to an MLflow database. The peer is the same loop alone in a process, with as many threads.
 Both train by turns of some seconds, one stopped with all its processes while the other trains: two trainings one after
-the other differ by more than what is to be found. The start-up is that of short trainings before, from a Ray that runs,
-as `make reproduce` keeps one, to a point at which training has begun, less the time that it has taken by then. The last
-line is `ratio: <ours/peer>`.
+the other differ by more than what is to be found. A turn's first two seconds do not count: in them Ray's processes make
+up for what they missed. The start-up is that of short trainings before, from a Ray that runs, as `make reproduce` keeps
+one, to a point at which training has begun, less the time that it has taken by then. The last line is
+`ratio: <ours/peer>`.
 
     python -m benchmarks.overhead
 """
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
         for _ in range(options.rounds):
             short.curve(lambda: None)
         ours, peer = partial(staged_curve, spec, where), partial(bare_curve, spec, len(os.sched_getaffinity(0)))
-        rates = in_turns(ours, peer, options.turn, environment())  # which the worker is started with, too
+        rates = in_turns(ours, peer, options.turn, options.settle, environment())  # as the worker is started
     print(f"{len(rates.ours)} turns of {options.turn:g} s each")
     print(f"start of Ray: {', '.join(f'{seconds:.1f}' for seconds in short.ray_starts)} s")
     print(f"start-up from there to the first iteration: {', '.join(f'{each:.1f}' for each in short.start_ups)} s")
@@ -73,6 +74,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint-every", type=int, default=200, help="iterations; the preset for one machine's")
     parser.add_argument("--curve-every", type=int, default=20, help="iterations; the preset's are 100")
     parser.add_argument("--turn", type=float, default=15.0, help="seconds in which one trains and the other is stopped")
+    parser.add_argument("--settle", type=float, default=2.0, help="of them, which do not count; then state is steady")
     parser.add_argument("--rounds", type=int, default=2, help="of short trainings, which tell the start-up")
     add_output_option(parser)
     return parser.parse_args(arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import multiprocessing
 import signal
 import time
@@ -23,11 +24,12 @@ Program = Callable[[Event], Rows]
 """Sets the event once it is at work in steady state, and returns its curve at its end."""
 
 
-def in_turns(ours: Program, peer: Program, seconds: float, variables: Mapping[str, str]) -> Pairs:
+def in_turns(ours: Program, peer: Program, seconds: float, settle: float, variables: Mapping[str, str]) -> Pairs:
     """Iterations a second of each in its turns of `seconds`, as long as both are at work.
 
     Each runs in a process of its own, the peer's started with the environment's `variables`. ValueError where there was
-    no turn of each. A turn's first interval between two points is left out: in it the program finds its way back.
+    no turn of each. A turn counts from the first point of the curve that is `settle` seconds or more after its first
+    one: what a stopped program missed it makes up for when it is let go, as one that is never stopped need not.
     """
     with _process() as (ours_process, ours_begun), _process() as (peer_process, peer_begun):
         mine = _begin(ours_process, ours, ours_begun)
@@ -37,7 +39,7 @@ def in_turns(ours: Program, peer: Program, seconds: float, variables: Mapping[st
             for process, work in ((ours_process, theirs), (peer_process, mine)):
                 with _stopped(process):
                     _until(work.done, seconds)
-        turns = [_turns(found.result(), seconds / 2) for found in (mine, theirs)]
+        turns = [_turns(found.result(), seconds / 2, settle) for found in (mine, theirs)]
     count = min(map(len, turns))
     if not count:
         raise ValueError("no turn of each was taken; give more iterations")
@@ -102,16 +104,20 @@ def _until(done: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.1)
 
 
-def _turns(rows: Rows, pause: float) -> list[float]:
-    """Iterations a second of each stretch between two pauses, which are intervals longer than `pause`."""
+def _turns(rows: Rows, pause: float, settle: float) -> list[float]:
+    """Iterations a second of each stretch between two pauses, which are intervals longer than `pause`.
+
+    A stretch begins with the first point that is `settle` seconds or more after the first one since the pause.
+    """
     rates: list[float] = []
     stretch: list[Mapping[str, Any]] = []
+    resumed = -math.inf
     for before, after in itertools.pairwise(rows):
         if after["seconds"] - before["seconds"] > pause:
             if len(stretch) > 1:
                 rates.append(rate_between(stretch[0], stretch[-1]))
-            stretch = []
-        else:
+            stretch, resumed = [], after["seconds"]
+        if after["seconds"] - resumed >= settle:
             stretch.append(after)
     return rates[1:]
 

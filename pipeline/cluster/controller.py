@@ -21,10 +21,13 @@ from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerSta
 from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-SECONDS_OF_A_LOOK = 2.0
+from pipeline.cluster.pace import Pace
+
+SECONDS_OF_A_LOOK = 4.0
 """For which workers that have nothing to tell leave the controller's question open."""
-SECONDS_BETWEEN_ITS_GLANCES = 0.25
-SECONDS_TO_ANSWER = 5.0
+SHORTEST = 0.25
+"""Seconds between two glances at its training meanwhile, at first."""
+SECONDS_TO_ANSWER = 8.0
 """In all; then the controller turns to others, and comes back to the one that has not answered."""
 
 
@@ -103,13 +106,17 @@ class PatientRayTrainWorker(RayTrainWorker):
     signal has come, and asks each time for Python's lock and for a core that trains. Signals reach it here, too.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._pace = Pace(SHORTEST)
+
     def poll_status(self) -> WorkerStatus:
         """Ray's answer."""
         latest = time.monotonic() + SECONDS_OF_A_LOOK
         while (status := super().poll_status()).running and not (status.error or status.training_report):
-            if time.monotonic() >= latest:
+            if (left := latest - time.monotonic()) <= 0:
                 break
-            time.sleep(SECONDS_BETWEEN_ITS_GLANCES)
+            time.sleep(min(self._pace.seconds(), left))
         return status
 
 

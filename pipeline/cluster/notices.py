@@ -64,10 +64,11 @@ class Notices:
         pace = Pace(SHORTEST)
         while not self._stop.is_set():
             with contextlib.suppress(Exception):  # the head may be away; the next look will tell
-                if letters.look(STOP):
+                stop, resize = letters.look_at(STOP, RESIZE)
+                if stop:
                     self._stop.set()
                     letters.leave(HEARD, True)
-                if letters.look(RESIZE):
+                if resize:
                     self._resize.set()
                     letters.leave(RESIZE, None)
             time.sleep(pace.seconds())

@@ -14,8 +14,9 @@ from typing import Any
 
 from pipeline.cluster.capacity import require_room
 from pipeline.cluster.checkpoints import CheckpointStore, checkpoint_name, store_of
-from pipeline.cluster.letters import ERROR, HEARD, KEPT, STOP, STOPPED, Letters, Rows, curves_received
+from pipeline.cluster.letters import ERROR, HEARD, KEPT, SHORTEST, STOP, STOPPED, Letters, Rows, curves_received
 from pipeline.cluster.notices import termination_callback
+from pipeline.cluster.pace import Pace
 from pipeline.cluster.spread import resources, threads_of
 from pipeline.cluster.waiting import Waiting, presence
 from pipeline.cluster.worker import MODEL, WorkerSettings, train_on_worker
@@ -149,12 +150,12 @@ def _wait(over: threading.Event, letters: Letters, meanwhile: Callable[[], None]
     workers that are not there to hear. An error of `meanwhile` is raised once the workers have ended likewise; a signal
     counts more.
     """
-    code, told_at, failure = 0, 0.0, None
+    code, told_at, failure, pace = 0, 0.0, None, Pace(SHORTEST)
     while not over.is_set():
         try:
             if failure is None:
                 meanwhile()
-            over.wait(0.5)  # no thread.join, which a signal makes believe, in Python 3.11, that the thread has ended
+            over.wait(pace.seconds())  # no thread.join: in Python 3.11 a signal makes it believe that the thread ended
         except (KeyboardInterrupt, SystemExit) as signalled:
             if code and time.monotonic() - told_at > SECONDS_OF_A_MOMENT:
                 raise

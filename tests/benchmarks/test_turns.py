@@ -37,7 +37,7 @@ def variable(begun: Event) -> list[dict[str, Any]]:
 
 def test_one_stands_still_while_the_other_works(tmp_path: Path) -> None:
     file = tmp_path / "steps"
-    pairs = in_turns(partial(steps, file, 0.02, 150), partial(steps, file, 0.04, 150), 0.5, {})
+    pairs = in_turns(partial(steps, file, 0.02, 150), partial(steps, file, 0.04, 150), 0.5, 0.0, {})
     assert len(pairs.ours) == len(pairs.peer) >= 3
     assert 1.4 < statistics.median(pairs.ratios()) < 2.6
     groups = [len(list(group)) for _, group in itertools.groupby(file.read_text(encoding="utf-8"))]
@@ -47,17 +47,26 @@ def test_one_stands_still_while_the_other_works(tmp_path: Path) -> None:
 
 def test_the_peer_is_started_with_its_variables_and_its_error_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="found here"):
-        in_turns(partial(steps, tmp_path / "steps", 0.02, 100), variable, 0.5, {"TURNS_TEST": "here"})
+        in_turns(partial(steps, tmp_path / "steps", 0.02, 100), variable, 0.5, 0.0, {"TURNS_TEST": "here"})
     assert "TURNS_TEST" not in os.environ
 
 
 def test_a_program_too_short_is_refused(tmp_path: Path) -> None:
     short = partial(steps, tmp_path / "steps", 0.01, 3)
     with pytest.raises(ValueError, match="ended before it was at work; give more iterations"):
-        in_turns(short, short, 0.5, {})
+        in_turns(short, short, 0.5, 0.0, {})
 
 
 def test_turns_are_the_stretches_between_pauses_but_the_first() -> None:
     seconds = [1, 2, 3, 10, 11, 12, 13, 20, 22, 24, 26, 33, 34]
     rows = [{"iteration": 10 * number, "seconds": float(at)} for number, at in enumerate(seconds)]
-    assert _turns(rows, 4.0) == [10.0, 5.0]
+    assert _turns(rows, 4.0, 0.0) == [10.0, 5.0]
+
+
+def test_a_turn_counts_from_when_it_has_settled() -> None:
+    seconds = [0.0, 1.0, 2.0, 12.0, 15.0, 16.0, 17.0, 27.0, 28.0, 29.0, 39.0]
+    rows = [{"iteration": 10 * number, "seconds": at} for number, at in enumerate(seconds)]
+    assert _turns(rows, 4.0, 0.0) == [30 / 5, 10.0]
+    assert _turns(rows, 4.0, 2.0) == [10.0]
+    assert _turns(rows, 4.0, 3.0) == [10.0], "from just then"
+    assert _turns(rows, 4.0, 6.0) == []

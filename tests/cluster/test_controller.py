@@ -48,6 +48,22 @@ def test_a_worker_that_trains_says_so_after_a_while(seconds: list[float], monkey
     assert seconds[0] - 100.0 == pytest.approx(SECONDS_OF_A_LOOK, abs=0.3)
 
 
+def test_a_worker_glances_seldom_at_a_training_that_has_taken_long(
+    seconds: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    glances: list[float] = []
+
+    def training(worker: RayTrainWorker) -> WorkerStatus:
+        glances.append(seconds[0])
+        return status(True)
+
+    monkeypatch.setattr(RayTrainWorker, "poll_status", training)
+    worker = PatientRayTrainWorker()
+    seconds[0] += 90.0
+    assert worker.poll_status().running
+    assert glances == [190.0, 192.0, 194.0]
+
+
 def note_group(config: dict[str, Any]) -> None:
     """Train nothing; tell how many workers there are by torch's process group, or that there is none."""
     Path(config["file"]).write_text(str(dist.get_world_size()) if dist.is_initialized() else "none", encoding="utf-8")

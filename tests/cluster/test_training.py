@@ -233,6 +233,9 @@ def test_letters_of_a_training_are_its_own_and_go_with_it() -> None:
             mine.leave(KEPT, 2)
         assert received[1:] == [[{"iteration": 1}, {"iteration": 2}]]
         assert other.look(CURVE) is None
+        assert mine.look_at(KEPT, CURVE, STOP) == (2, [{"iteration": 1}, {"iteration": 2}], None)
+        mine.leave(KEPT, None)
+        assert mine.look_at(KEPT, STOP) == (None, None)
     assert mine.look(CURVE) is None
 
 
