@@ -20,7 +20,15 @@ from dvc.utils.hydra import compose_and_dump
 from infra.job import parser as job_parser
 from pipeline.config import check_networks, load_params
 from pipeline.report import names
-from tools.results_page import PAGE, README_RUNS, _differing, evidence_lines, results_page, with_rows
+from tools.results_page import (
+    PAGE,
+    README_RUNS,
+    _differing,
+    evidence_lines,
+    readme_with_figures,
+    results_page,
+    with_rows,
+)
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -222,6 +230,17 @@ def test_results_page_is_that_of_the_committed_metrics() -> None:
     assert (ROOT / PAGE).read_text(encoding="utf-8") == results_page(found)
 
 
+def test_readme_has_the_figures_that_the_tool_writes() -> None:
+    found = {
+        name: json.loads(committed(f"results/{name}/metrics.json"))
+        for name in ("digits", *README_RUNS)
+        if (ROOT / f"results/{name}/metrics.json").exists()
+    }
+    assert readme_with_figures(README, found, committed(f"{RESULTS}/tables/claims.csv")) == README
+    found["cifar10"]["ensembles"]["plain20_resnet20"]["single_view"]["top1_error"] = 1.25
+    assert "| plain-20 and ResNet-20, averaged | 1.25 | not in the paper |" in readme_with_figures(README, found, "")
+
+
 def test_results_page_says_what_was_chosen_beside_the_preset(tmp_path: Path) -> None:
     compose(["experiment=cifar10-jpeg"], tmp_path)
     preset = load_params(tmp_path / "params.yaml")
@@ -243,9 +262,9 @@ def test_results_page_says_what_was_chosen_beside_the_preset(tmp_path: Path) -> 
     pair = {"pair": {"members": ["plain20-s0", "resnet20-s0"], **errors}}
     metrics = {"runs": {"resnet20-s0": errors}, "ensembles": pair, "provenance": {"resnet20-s0": record}}
     page = results_page({"cifar10-jpeg": {**metrics, "note": "Re-coded as JPEG."}})
-    (chosen,) = re.findall(r"^Chosen beside the preset: `(.*)`\.$", page, re.MULTILINE)
-    options = get_main_parser().parse_args(["exp", "run", *shlex.split(chosen)]).set_param
-    compose(["experiment=cifar10-jpeg", *options], tmp_path)
+    (command,) = re.findall(r"^`dvc (exp run -S experiment=\S+ .*)` composes `params.yaml`", page, re.MULTILINE)
+    experiment, *options = get_main_parser().parse_args(shlex.split(command)).set_param
+    compose([experiment, *options], tmp_path)
     composed = load_params(tmp_path / "params.yaml")
     assert composed.training_of("resnet20-s0").model_dump(mode="json") == parameters["training"]
     assert composed.evaluation.model_dump(mode="json") == evaluation
@@ -289,9 +308,10 @@ def test_a_table_that_is_not_there_is_named() -> None:
 
 
 def test_evidence_is_named_where_it_is_kept(tmp_path: Path) -> None:
-    assert evidence_lines("cifar10-jpeg", tmp_path) == []
+    assert evidence_lines("cifar10-jpeg", ["a.b=[1,2]"], tmp_path) == []
     (tmp_path / "results/cifar10-jpeg/evidence/plain20-s0").mkdir(parents=True)
-    (line,) = evidence_lines("cifar10-jpeg", tmp_path)
+    (line,) = evidence_lines("cifar10-jpeg", ["a.b=[1,2]"], tmp_path)
     assert "(../results/cifar10-jpeg/evidence)" in line
     assert "`python -m tools.evidence restore cifar10-jpeg`" in line
+    assert "`dvc exp run -S experiment=cifar10-jpeg -S 'a.b=[1,2]' prepare@cifar10-jpeg`" in line
     assert "`dvc repro --single-item ensemble@cifar10-jpeg report@cifar10-jpeg`" in line

@@ -11,6 +11,7 @@ a long experiment can be trained one by one, each on a machine that keeps nothin
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable
@@ -67,9 +68,10 @@ def remake_command(experiment: str) -> str:
     return f"dvc repro --single-item ensemble@{experiment} report@{experiment}"
 
 
-def compose_command(experiment: str) -> str:
-    """The experiment's `params.yaml` and its store of images."""
-    return f"dvc exp run -S experiment={experiment} prepare@{experiment}"
+def compose_command(experiment: str, chosen: Iterable[str] = ()) -> str:
+    """The experiment's `params.yaml`, with what was chosen beside its preset, and its store of images."""
+    options = [f"-S {shlex.quote(choice)}" for choice in (f"experiment={experiment}", *chosen)]
+    return f"dvc exp run {' '.join(options)} prepare@{experiment}"
 
 
 def runs_here(experiment: str, root: Path = Path(".")) -> list[str]:
@@ -184,7 +186,7 @@ def _next_steps(experiment: str, keeping: bool) -> list[str]:
         return [f"to publish them: git add {folder} dvc.lock"]
     return [
         "to make their figures anew, without the weights:",
-        f"  {compose_command(experiment)}",
+        f"  {compose_command(experiment)}    # docs/RESULTS.md has it with what was chosen beside the preset",
         f"  {remake_command(experiment)}",
         "(without --single-item DVC trains those runs again)",
     ]

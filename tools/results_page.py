@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -54,27 +53,32 @@ experiment that has no section here has not been run.
 def main() -> int:
     """Write both from the results in the working tree."""
     found = {path.parent.name: json.loads(path.read_text("utf-8")) for path in ROOT.glob("results/*/metrics.json")}
-    page = results_page(found)
-    readme = (ROOT / README).read_text("utf-8")
-    readme = with_rows(readme, ERRORS_HEAD, error_rows(found["digits"]))
-    for experiment, protocols in README_RUNS.items():
-        if experiment in found:
-            readme = with_rows(readme, f"| run, `{experiment}` |", run_rows(found[experiment], protocols))
     claims = (ROOT / "results/digits/tables/claims.csv").read_text("utf-8")
-    readme = with_rows(readme, CLAIMS_HEAD, claim_rows(claims))
+    readme = readme_with_figures((ROOT / README).read_text("utf-8"), found, claims)
+    page = results_page(found)
     (ROOT / PAGE).write_text(page, encoding="utf-8")
     (ROOT / README).write_text(readme, encoding="utf-8")
     return 0
 
 
+def readme_with_figures(readme: str, found: Mapping[str, Metrics], claims: str) -> str:
+    """README with the figures of these experiments' metrics, and of digits' claims.csv, in its tables."""
+    readme = with_rows(readme, ERRORS_HEAD, error_rows(found["digits"]))
+    for experiment, protocols in README_RUNS.items():
+        if experiment in found:
+            runs, ensembles = run_rows(found[experiment], protocols), ensemble_rows(found[experiment], protocols)
+            readme = with_rows(readme, f"| run, `{experiment}` |", runs, kept=ensembles)
+    return with_rows(readme, CLAIMS_HEAD, claim_rows(claims))
+
+
 def error_rows(metrics: Metrics) -> list[list[str]]:
     """README's rows of errors: a network or an ensemble's members, then top-1 errors by protocol."""
-    rows = {_label(run): errors for run, errors in metrics["runs"].items()}
+    rows = [
+        [_label(run), *(_error(errors, protocol) for protocol in README_PROTOCOLS)]
+        for run, errors in metrics["runs"].items()
+    ]
     searches = yaml.safe_load((ROOT / "conf/experiment/digits.yaml").read_text("utf-8"))["ensemble_searches"]
-    for name, found in metrics["ensembles"].items():
-        chosen = ", as chosen on held-out images" if name in searches else ""
-        rows[f"{' and '.join(map(_label, found['members']))}, averaged{chosen}"] = found
-    return [[name, *(_error(errors, protocol) for protocol in README_PROTOCOLS)] for name, errors in rows.items()]
+    return [*rows, *ensemble_rows(metrics, README_PROTOCOLS, searches)]
 
 
 def run_rows(metrics: Metrics, protocols: Sequence[str]) -> list[list[str]]:
@@ -82,6 +86,18 @@ def run_rows(metrics: Metrics, protocols: Sequence[str]) -> list[list[str]]:
     return [
         [names.run_label(run), *(_error(errors, protocol) for protocol in protocols)]
         for run, errors in metrics["runs"].items()
+    ]
+
+
+def ensemble_rows(metrics: Metrics, protocols: Sequence[str], searches: Iterable[str] = ()) -> list[list[str]]:
+    """README's rows of one experiment's ensembles: the members' networks, then top-1 errors by protocol."""
+    chosen = dict.fromkeys(searches, ", as chosen on held-out images")
+    return [
+        [
+            f"{' and '.join(map(_label, found['members']))}, averaged{chosen.get(name, '')}",
+            *(_error(found, protocol) for protocol in protocols),
+        ]
+        for name, found in metrics["ensembles"].items()
     ]
 
 
@@ -95,10 +111,10 @@ def claim_rows(claims: str) -> list[list[str]]:
     return [list(row) for row in standings.items()]
 
 
-def with_rows(text: str, head: str, rows: list[list[str]]) -> str:
+def with_rows(text: str, head: str, rows: list[list[str]], kept: Iterable[list[str]] = ()) -> str:
     """The text with other rows in the table whose head begins so; further cells of a row of the same name stay.
 
-    ValueError where there is not one such table.
+    Rows of `kept` follow where the table has one of that name already. ValueError where there is not one such table.
     """
     lines = text.splitlines()
     found = [number + 2 for number, line in enumerate(lines) if line.startswith(head)]
@@ -109,6 +125,7 @@ def with_rows(text: str, head: str, rows: list[list[str]]) -> str:
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:stop]]
     old = {row[0]: row for row in cells}
     columns = lines[start - 2].count("|") - 1
+    rows = [*rows, *(row for row in kept if row[0] in old)]
     for row in rows:
         row.extend(old.get(row[0], ["–"] * columns)[len(row) :])
     return "\n".join([*lines[:start], *(f"| {' | '.join(row)} |" for row in rows), *lines[stop:], ""])
@@ -123,19 +140,20 @@ def results_page(found: Mapping[str, Metrics]) -> str:
 def _experiment(experiment: str, metrics: Metrics) -> str:
     results, ensembles = f"../results/{experiment}", metrics["ensembles"]
     preset = _preset(experiment)
+    chosen = _beside_the_preset(preset, metrics)
     left = [run for run in preset.runs if run not in metrics["provenance"]]
     remade = remake_command(experiment) if left else f"dvc repro report@{experiment}"
     return "\n".join(
         [
             f"## {experiment}\n",
-            f"`{compose_command(experiment)}` composes `params.yaml` (with `-S data.url=…` where the images lie"
+            f"`{compose_command(experiment, chosen)}` composes `params.yaml` (with `-S data.url=…` where the images lie"
             " elsewhere); then all of it: `make reproduce`; a row alone: its command.",
-            *_beside_the_preset(preset, metrics),
+            *(["Every `-S` but the first was chosen beside the preset."] if chosen else []),
             *([f"Of the preset's runs, not run: {', '.join(left)}."] if left else []),
             *([metrics["note"]] if metrics.get("note") else []),
             f"[Report]({results}/report.md), [tables]({results}/tables), [pictures]({results}/figures): `{remade}`.",
             *([f"Ensembles, from saved probabilities: `{names.ensemble_command(experiment)}`."] if ensembles else []),
-            *evidence_lines(experiment),
+            *evidence_lines(experiment, chosen),
             "",
             _errors({**metrics["runs"], **metrics["ensembles"]}),
             _provenance(experiment, metrics["provenance"]),
@@ -143,25 +161,25 @@ def _experiment(experiment: str, metrics: Metrics) -> str:
     )
 
 
-def evidence_lines(experiment: str, root: Path = ROOT) -> list[str]:
+def evidence_lines(experiment: str, chosen: Sequence[str], root: Path = ROOT) -> list[str]:
     """How to make report and ensembles anew without training, for an experiment whose evidence is kept."""
     if not runs_kept(experiment, root):
         return []
     return [
         f"Without training, from the [curves and probabilities](../{evidence_dir(experiment)}) that are kept here:"
-        f" `python -m tools.evidence restore {experiment}`, then `{compose_command(experiment)}` and"
+        f" `python -m tools.evidence restore {experiment}`, then `{compose_command(experiment, chosen)}` and"
         f" `{remake_command(experiment)}`."
     ]
 
 
 def _beside_the_preset(preset: Params, metrics: Metrics) -> list[str]:
-    """What was chosen otherwise than in the experiment's file."""
+    """What was chosen otherwise than in the experiment's file, as `-S` takes it."""
     runs: Metrics = metrics["provenance"]
     chosen = {choice: None for run, record in runs.items() for choice in _chosen(preset, run, record)}
     for name, found in metrics["ensembles"].items():
         if name not in {**preset.ensembles, **preset.ensemble_searches}:
             chosen[f"+ensembles.{name}=[{','.join(found['members'])}]"] = None
-    return [f"Chosen beside the preset: `-S {' -S '.join(map(shlex.quote, chosen))}`."] if chosen else []
+    return list(chosen)
 
 
 def _preset(experiment: str) -> Params:

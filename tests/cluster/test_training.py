@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from pipeline import cluster
 from pipeline.cluster import training, waiting
 from pipeline.cluster.checkpoints import store_of
-from pipeline.cluster.letters import CURVE, KEPT, Letters, curves_received
+from pipeline.cluster.letters import CURVE, KEPT, STOP, Letters, curves_received
 from pipeline.cluster_section import Cluster
 from pipeline.models.saved import WEIGHTS, load_network
 from pipeline.storage import Retry

@@ -174,7 +174,8 @@ def test_restoring_says_what_comes_next(lost: Path, monkeypatch: pytest.MonkeyPa
     told = capsys.readouterr().out
     assert f"{RUN}: training and predictions put back, without the weights" in told
     steps = told.splitlines()[-3:]
-    assert steps[0].strip() == "dvc exp run -S experiment=digits prepare@digits"
+    command = "dvc exp run -S experiment=digits prepare@digits"
+    assert steps[0].strip().startswith(f"{command}    # docs/RESULTS.md")
     assert steps[1].strip() == "dvc repro --single-item ensemble@digits report@digits"
 
 
