@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from infra.arguments import at_least_one
 from infra.local_parts import USUAL_CPUS, USUAL_NODES, LocalCluster
 from infra.processes import StartError
 
@@ -37,8 +38,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--folder", default=FOLDER, help="where its secrets, logs and data lie (default: %(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start what is not running")
-    up.add_argument("--nodes", type=int, help=f"Ray nodes besides the head (default: as before, else {USUAL_NODES})")
-    up.add_argument("--cpus", type=int, help=f"CPUs of each (default: as before, else {USUAL_CPUS})")
+    nodes, cpus = (f"(default: as before, else {usual})" for usual in (USUAL_NODES, USUAL_CPUS))
+    up.add_argument("--nodes", type=at_least_one, help=f"Ray nodes besides the head {nodes}")
+    up.add_argument("--cpus", type=at_least_one, help=f"CPUs of each {cpus}")
     for name, usual in LocalCluster.USUAL_PORTS.items():
         note = f"0: {usual}, or any free one where that is taken"
         up.add_argument(f"--{name}-port", type=int, default=0, metavar="PORT", help=note)

@@ -81,7 +81,9 @@ def send(place: str, stages: list[str], *, base: dict[str, str], params: str | N
     for path, digest in files.items():
         with publish(join_url(place, digest)) as partial:
             shutil.copyfile(path, partial)
-    note = {"stages": stages, "lock": lock, "outs": outs, "files": files, "base": base, "params": params}
+    folders = [out for out in outs if Path(out).is_dir()]  # which may be empty
+    note = {"stages": stages, "lock": lock, "outs": outs, "folders": folders, "files": files}
+    note |= {"base": base, "params": params}
     with publish(join_url(place, NOTE)) as partial:
         partial.write_text(json.dumps(note), encoding="utf-8")
 
@@ -104,6 +106,8 @@ def receive(place: str, force: bool = False) -> list[str]:
             )
         for path in set(old) - set(contents):
             Path(path).unlink()
+        for path in note["folders"]:
+            Path(path).mkdir(parents=True, exist_ok=True)
         for path, content in contents.items():
             _write(Path(path), content)
         if note["params"] is not None:
@@ -131,6 +135,8 @@ def _read(place: str, name: str) -> bytes:
         if name == NOTE and isinstance(error.__cause__, FileNotFoundError):
             raise DeliveryError(f"{place}: the job has delivered nothing yet") from None
         raise DeliveryError(str(error)) from error
+    except ValueError as error:  # an address of a kind that nothing here reads
+        raise DeliveryError(f"{place}: {error}") from error
 
 
 def _fetch(place: str, path: str, digest: str) -> bytes:

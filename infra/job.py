@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from infra import delivery
+from infra.arguments import at_least_one
 from infra.parallel import DVC, Outcome, plan, run_stages
 from pipeline.config import PARAMS_FILE, check_networks, load_params
 from pipeline.tracking.surroundings import ORIGIN, ray_submission
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """What the command takes."""
     parser = argparse.ArgumentParser(prog="python -m infra.job", description=__doc__)
-    parser.add_argument("-j", "--jobs", type=int, default=2, help="stages at once (default: %(default)s)")
+    parser.add_argument("-j", "--jobs", type=at_least_one, default=2, help="stages at once (default: %(default)s)")
     parser.add_argument(
         "-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="as `dvc exp run -S`"
     )
@@ -100,7 +101,7 @@ def settle(commit: str | None) -> None:
     Path(".dvc").mkdir(exist_ok=True)
     write_dvc_config(no_scm=True)
     tree = yaml.safe_load(Path(PARAMS_FILE).read_text(encoding="utf-8"))
-    tree["cluster"]["storage"] = tree["cluster"]["storage"] or f"{os.environ[ROOT]}/checkpoints"
+    tree["cluster"]["storage"] = tree["cluster"]["storage"] or f"{os.environ[ROOT].rstrip('/')}/checkpoints"
     Path(PARAMS_FILE).write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
 
 
@@ -126,7 +127,11 @@ def write_dvc_config(no_scm: bool = False) -> str:
 def _run(options: argparse.Namespace, courier: Courier) -> int:
     if not courier.fetch():
         return 1
-    needs = plan(options.targets, options.force)
+    try:
+        needs = plan(options.targets, options.force)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     words = ["--force"] if options.force else ["--pull"]  # what the run cache says was made before is fetched
     outcome = run_stages(needs, options.jobs, {}, words, courier.deliver)
     _tell(outcome)

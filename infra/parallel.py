@@ -43,15 +43,20 @@ def plan(targets: Iterable[str] = (), force: bool = False) -> Needs:
     """The stages that DVC finds changed, and those after them; all when `force`.
 
     A stage after a changed one is left to `dvc repro -s`, which runs it only if its dependencies came out different.
+    ValueError for targets that DVC refuses.
     """
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo, lock_repo
     from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
     names = list(targets)
-    with Repo(_wait_for_lock=True) as repo, lock_repo(repo):
-        graph = get_active_graph(repo.index.graph)
-        steps = plan_repro(graph, collect_stages(repo, names) if names else None)
-        changed = set() if force else set(repo.status(names or None, with_deps=bool(names)))
+    try:
+        with Repo(_wait_for_lock=True) as repo, lock_repo(repo):
+            graph = get_active_graph(repo.index.graph)
+            steps = plan_repro(graph, collect_stages(repo, names) if names else None)
+            changed = set() if force else set(repo.status(names or None, with_deps=bool(names)))
+    except DvcException as error:
+        raise ValueError(f"{' '.join(names) or 'all stages'}: {error}") from error
     order = [stage.addressing for stage in steps]
     edges = networkx.relabel_nodes(graph, {stage: stage.addressing for stage in graph})
     due = set(order) if force else _due(edges, set(order), changed)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from infra.arguments import at_least_one
 from infra.parallel import DVC, plan, run_stages
 from pipeline.cluster import OWN_RAY, NoClusterError, address_of, cores, session
 from pipeline.cluster_section import Cluster
@@ -56,11 +57,8 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="python -m infra.reproduce", allow_abbrev=False, epilog=main.__doc__)
-    parser.add_argument("-j", "--jobs", type=int, default=1, metavar="N", help="stages at once")
-    choices, rest = parser.parse_known_args(arguments)
-    if choices.jobs < 1:
-        parser.error(f"-j {choices.jobs}: at least one")
-    return choices, rest
+    parser.add_argument("-j", "--jobs", type=at_least_one, default=1, metavar="N", help="stages at once")
+    return parser.parse_known_args(arguments)
 
 
 def _repro(cluster: Cluster, arguments: list[str]) -> int:
@@ -94,7 +92,11 @@ def _repro_parallel(cluster: Cluster, jobs: int, arguments: list[str]) -> int:
     if refused := set(options) - set(STAGE_OPTIONS):
         print(f"with -j, {' '.join(sorted(refused))} is not passed on; {' '.join(STAGE_OPTIONS)} are", file=sys.stderr)
         return 2
-    needs = plan(targets, force=bool({"-f", "--force"} & set(options)))
+    try:
+        needs = plan(targets, force=bool({"-f", "--force"} & set(options)))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     if not needs:
         print("Data and pipelines are up to date.")
         return 0

@@ -31,8 +31,8 @@ class Secrets:
                 name: {"access_key": f"{name}-{secrets.token_hex(6)}", "secret_key": secrets.token_urlsafe(32)}
                 for name in IDENTITIES
             }
-            write_private(path, parts.as_json(made))
             write_private(self.token, secrets.token_hex(32))
+            write_private(path, parts.as_json(made))  # last: where it is there, so is the token
         write_private(self._folder / "s3.json", parts.as_json(parts.s3_identities(*map(self.keys, IDENTITIES))))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import shlex
@@ -12,14 +13,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from infra import delivery
+from infra.arguments import at_least_one
 from infra.job import ORIGIN, ROOT, compose, write_dvc_config
 from infra.processes import environment_without
-from pipeline.config import check_networks, load_params
+from pipeline.config import PARAMS_FILE, check_networks, load_params
 from pipeline.provenance import code_version
 from pipeline.tracking.surroundings import git_patch
 
@@ -31,18 +33,17 @@ def main(arguments: list[str]) -> int:
     """Submit or attach; the job's exit code, 2 when something is refused, 130 when detached by Ctrl-C."""
     options = _parse(arguments)
     try:
-        if options.set_param:
-            compose(options.set_param)
-        params = load_params()
-        check_networks(params)
         if options.attach:
             return _see_through(lambda: _client(options.address), options.attach, options.force)
         client = _client(options.address)
         if options.stop:
             return 0 if client.stop_job(options.stop) else 1
-        if not options.beside:
-            _refuse_beside_another(client, params.experiment)
-        job = _submit(client, params.experiment, _entrypoint(options))
+        with _composed(options.set_param):
+            params = load_params()
+            check_networks(params)
+            if not options.beside:
+                _refuse_beside_another(client, params.experiment)
+            job = _submit(client, params.experiment, _entrypoint(options))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -55,12 +56,26 @@ def main(arguments: list[str]) -> int:
     return _see_through(lambda: client, job, options.force)
 
 
+@contextlib.contextmanager
+def _composed(overrides: list[str]) -> Iterator[None]:
+    """params.yaml composed with these, if any; as it was before where the block raises."""
+    before = PARAMS_FILE.read_bytes() if PARAMS_FILE.exists() else None
+    try:
+        if overrides:
+            compose(overrides)
+        yield
+    except BaseException:
+        if before is not None:
+            PARAMS_FILE.write_bytes(before)
+        raise
+
+
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m infra.submit", description=__doc__)
     parser.add_argument(
         "-S", "--set-param", action="append", default=[], metavar="KEY=VALUE", help="as `dvc exp run -S`"
     )
-    parser.add_argument("-j", "--jobs", type=int, default=2, help="stages at once (default: %(default)s)")
+    parser.add_argument("-j", "--jobs", type=at_least_one, default=2, help="stages at once (default: %(default)s)")
     parser.add_argument("--address", help="the cluster's dashboard (default: RAY_API_SERVER_ADDRESS)")
     parser.add_argument("--detach", action="store_true", help="submit, and don't wait")
     parser.add_argument(
@@ -228,7 +243,10 @@ def _one_line(error: Exception) -> str:
 
 
 def _git(*words: str) -> str:
-    found = subprocess.run(["git", *words], capture_output=True, text=True, check=True, env=environment_without("GIT_"))
+    environment = environment_without("GIT_")
+    found = subprocess.run(["git", *words], capture_output=True, text=True, check=False, env=environment)
+    if found.returncode:
+        raise ValueError(f"what git tracks is submitted, and git {words[0]} failed: {found.stderr.strip()}")
     return found.stdout
 
 

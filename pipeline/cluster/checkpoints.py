@@ -94,7 +94,7 @@ class CheckpointStore:
         """Remove what is older than the newest `kept`, halves too; what cannot be removed now is next time."""
         try:
             found = _files(self.url, ONCE)
-            oldest = min(*_sealed(found)[: self.kept], newest)
+            oldest = min([*_sealed(found)[: self.kept], newest])
             for old in sorted(i for i in _begun(found) if i < oldest):
                 attempt(lambda system, path: system.rm(path, recursive=True), self._place(old), ONCE, verb="write")
         except OSError as error:

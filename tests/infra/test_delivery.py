@@ -75,6 +75,26 @@ def test_results_and_lock_entries_arrive_and_others_stay(
     assert delivery.receive(place) == ["train"], "again, the same"
 
 
+def test_an_empty_folder_arrives_too(
+    clones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = clones
+    run_job(there, str(tmp_path / "place"), monkeypatch)
+    shutil.rmtree("results/tables")
+    Path("results/tables").mkdir()
+    delivery.send(str(tmp_path / "place"), ["train"], base={})
+    monkeypatch.chdir(here)
+    shutil.rmtree("results/tables")
+    delivery.receive(str(tmp_path / "place"), force=True)
+    assert Path("results/tables").is_dir()
+    assert list(Path("results/tables").iterdir()) == []
+
+
+def test_a_place_of_an_unknown_kind_is_a_deliverys_error() -> None:
+    with pytest.raises(DeliveryError, match=r"^ess3://bucket/jobs/x: "):
+        delivery.receive("ess3://bucket/jobs/x")
+
+
 def test_what_was_changed_here_meanwhile_is_not_overwritten(
     clones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

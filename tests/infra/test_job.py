@@ -82,6 +82,26 @@ def test_a_remote_that_cannot_be_read_ends_the_job_before_anything_runs(
     assert "DVC's remote can't be read, so nothing is run" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("place", ["s3://bucket", "s3://bucket/"])
+def test_checkpoints_lie_beside_deliveries(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESNET_S3", place)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "")
+    Path("params.yaml").write_text("cluster: {storage: null}\n", encoding="utf-8")
+    job.settle(None)
+    assert yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["cluster"]["storage"] == (
+        "s3://bucket/checkpoints"
+    )
+    assert delivery.place_of(place, "x") == "s3://bucket/jobs/x"
+
+
+@pytest.mark.slow
+def test_a_target_that_dvc_does_not_know_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone(tmp_path / "clone", monkeypatch)
+    with pytest.raises(ValueError, match=r"nosuch: .*nosuch"):
+        plan(["nosuch"])
+
+
 def test_a_delivery_that_fails_for_any_reason_goes_with_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,3 +97,30 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     monkeypatch.setattr(submit, "_client", lambda address: SimpleNamespace(stop_job=refuse))
     assert submit.main(["--stop", "x"]) == 2
     assert capsys.readouterr().err == "Request failed with status code 404: Job x does not exist.\n"
+
+
+def test_a_refused_submission_leaves_the_parameters_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(__file__).parents[2]
+    shutil.copytree(root / "conf", tmp_path / "conf")
+    before = (root / "params.yaml").read_bytes()
+    (tmp_path / "params.yaml").write_bytes(before)
+    monkeypatch.chdir(tmp_path)
+    busy = Server(jobs=(details("digits", JobStatus.RUNNING),))
+    monkeypatch.setattr(submit, "_client", lambda address: busy)
+    assert submit.main(["-S", "training.iterations=700"]) == 2
+    assert "job one of digits is at work" in capsys.readouterr().err
+    assert (tmp_path / "params.yaml").read_bytes() == before
+    composed: list[str] = []
+    monkeypatch.setattr(submit, "_submit", lambda *_: composed.append(Path("params.yaml").read_text()) or "two")
+    assert submit.main(["-S", "training.iterations=700", "--beside", "--detach"]) == 0
+    assert "iterations: 700" in composed[0]
+    assert (tmp_path / "params.yaml").read_text(encoding="utf-8") == composed[0], "as `dvc exp run -S` leaves it"
+
+
+def test_outside_a_clone_nothing_is_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(ValueError, match=r"git ls-files failed: .*not a git repository"):
+        submit.pack(tmp_path / "code")
