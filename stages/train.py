@@ -17,6 +17,7 @@ from pipeline.provenance import digest_of, gather_provenance, now
 from pipeline.storage import atomic_directory, read_json, write_json
 from pipeline.tracking.beside import RunBeside
 from pipeline.tracking.names import provenance_tags
+from pipeline.tracking.secrets import hide
 from pipeline.tracking.surroundings import CHECKPOINTS, Surroundings, checkpoints_tag
 from pipeline.training.session import RunSpec
 
@@ -34,7 +35,7 @@ def run(at: stage.Stage) -> None:
         print(f"{at.run}: trained by the process that was at work; nothing left to do")
         return
     cluster.refuse_another_recipe(spec, at.params.cluster)
-    provenance = gather_provenance(spec.parameters(), spec.data_digest, now())
+    provenance = gather_provenance(hide(spec.parameters()), spec.data_digest, now())
     spec = replace(spec, code={key: provenance[key] for key in ("git_commit", "git_dirty")})
     with cluster.session(at.params.cluster):
         record = _train(at, spec, provenance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -37,12 +38,12 @@ def promote(
 ) -> Promotion:
     """Put an alias on a version and keep it there, against the alias's rule; the promotion's record.
 
-    ValueError for a model or version that is not there, or the alias `latest`, which is MLflow's own; unless `force`,
-    also for a version that was not evaluated, or whose error is above that of the alias's present version by more than
-    sampling noise (95%): on held-out images, or, where either has none of the same data, on test images.
+    ValueError for a model or version that is not there, or an alias that MLflow does not take, such as `latest` or
+    `v1`, which are its own; unless `force`, also for a version that was not evaluated, or whose error is above that of
+    the alias's present version by more than sampling noise (95%): on held-out images, or, where either has none of the
+    same data, on test images.
     """
-    if alias == LATEST:
-        raise ValueError(f"{name}@{alias}: is MLflow's own name for the newest version")
+    _require_usable(alias)
     client = store.client()
     model = _known(client, name)
     versions = {str(found.version): found for found in versions_of(client, name)}
@@ -57,6 +58,14 @@ def promote(
     client.set_registered_model_tag(name, key, made.text())
     settle(client, name)
     return made
+
+
+def _require_usable(alias: str) -> None:
+    """ValueError for what MLflow takes as no alias: before anything is on record that could not be carried out."""
+    if alias.lower() == LATEST or re.fullmatch(r"[vV]\d+", alias):
+        raise ValueError(f"@{alias}: is MLflow's own name for a version; choose another alias")
+    if not re.fullmatch(r"[\w-]{1,255}", alias):
+        raise ValueError(f"@{alias}: an alias has letters, digits, _ and - alone, 255 of them at most")
 
 
 def rollback(name: str, why: str, *, alias: str = BEST, who: str | None = None) -> Promotion:

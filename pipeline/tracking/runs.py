@@ -51,6 +51,7 @@ class TrainingRun:
         self._over = False
         self._system: SystemMetrics | None = None
         self._loads: list[Metric] = []
+        self._sampled = threading.Lock()
 
     @classmethod
     def start_or_continue(
@@ -157,13 +158,16 @@ class TrainingRun:
     def _log_system(self, sample: Mapping[str, float]) -> None:
         """Keep a sample, or send those kept: sending one takes as long, from cores that train, as sending six."""
         now = _now()
-        self._loads.extend(Metric(name, value, now, 0) for name, value in sample.items())
-        if len(self._loads) >= _SAMPLES_A_BATCH * len(sample):
+        with self._sampled:
+            self._loads += [Metric(name, value, now, 0) for name, value in sample.items()]
+            full = len(self._loads) >= _SAMPLES_A_BATCH * len(sample)
+        if full:
             self._send_loads()
 
     def _send_loads(self) -> None:
         """Send what samples are kept, their steps the seconds of the run: so they go on rising when it is continued."""
-        loads, self._loads = self._loads, []
+        with self._sampled:
+            loads, self._loads = self._loads, []
 
         def send() -> None:
             steps = [(one.timestamp - self._began) // 1000 for one in loads]

@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 HIDDEN = "***"
-_SECRET = r"[\w.-]*(?:password|passwd|secret|token|credential|api_?key|access_?key|signature)[\w.-]*"
+_SECRET = r"(?:[\w.-]*(?:password|passwd|secret|token|credential|api_?key|access_?key|signature)[\w.-]*|sig)"
 _SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
+_USER_INFO = re.compile(r"(?<=://)[^/?#\s]+@")
 _QUERY = re.compile(rf"(?<=[?&])({_SECRET})=[^&#\s'\"]*", re.IGNORECASE)
 
 

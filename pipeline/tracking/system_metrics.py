@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ PREFIX = "system/"
 """By which MLflow's pages know them."""
 EVERY = 10.0
 """Seconds between samples."""
+_log = logging.getLogger(__name__)
 _SWITCH, _INTERVAL = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
 
 
@@ -24,12 +26,12 @@ class SystemMetrics:
     """Hands on a sample, {"system/cpu_utilization_percentage": 93.1, …}, every so many seconds until stopped.
 
     MLflow's variables hold: MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false takes none,
-    MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL changes the seconds.
+    MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL changes the seconds, where it is a number of them.
     """
 
     def __init__(self, hand_on: Callable[[dict[str, float]], None], every: float | None = None) -> None:
         self._hand_on = hand_on
-        self._every = every or float(os.environ.get(_INTERVAL) or EVERY)
+        self._every = every or _interval()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="system metrics", daemon=True)
         if os.environ.get(_SWITCH, "true").lower() not in ("false", "0"):
@@ -45,6 +47,17 @@ class SystemMetrics:
             self._hand_on(
                 {f"{PREFIX}{name}": value for monitor in monitors for name, value in _sample(monitor).items()}
             )
+
+
+def _interval() -> float:
+    try:
+        seconds = float(os.environ.get(_INTERVAL) or EVERY)
+    except ValueError:
+        seconds = 0.0
+    if seconds > 0:
+        return seconds
+    _log.warning("%s=%s is no number of seconds; %g is taken", _INTERVAL, os.environ[_INTERVAL], EVERY)
+    return EVERY
 
 
 def _monitors() -> list[BaseMetricsMonitor]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from pipeline import cluster
 from pipeline.config import Params, parse_params
 from pipeline.data.prepare import prepare
 from pipeline.data.store import Store
 from pipeline.paths import data_dir
 from pipeline.stage import Stage
-from pipeline.training.session import Session
+from pipeline.training.session import RunSpec, Session
+from stages import train
 from stages.train import make_spec
 from tests.cluster.conftest import small_params
 
@@ -40,6 +44,23 @@ def test_workers_that_do_not_see_the_drivers_folder_open_the_store_where_it_lies
     shutil.rmtree("data")
     session = Session(spec, device=torch.device("cpu"))
     assert next(iter(session.trainer.advance(1))) == 1
+
+
+def test_the_record_has_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree = params_with(None).model_dump(mode="json")
+    prepare(parse_params(tree).data, data_dir("digits"))
+    tree["data"]["url"] = "https://ada:hunter2@host/x?token=hunter3"
+    kept: list[dict[str, Any]] = []
+
+    def kept_record(at: Stage, spec: RunSpec, provenance: dict[str, Any]) -> dict[str, Any]:
+        kept.append(provenance)
+        return {"test_error": 1.0, "iterations": 2}
+
+    monkeypatch.setattr(train, "_train", kept_record)
+    monkeypatch.setattr(cluster, "session", lambda settings: contextlib.nullcontext())
+    train.run(Stage(parse_params(tree), "digits", RUN, waited=False))
+    assert kept[0]["parameters"]["data"]["url"] == "https://***@host/x?token=***"
 
 
 def test_a_store_beside_its_manifest_is_named_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,8 +86,13 @@ def test_a_version_unknown_or_not_evaluated_is_refused(client: MlflowClient) -> 
         promotion.promote(NAME, "9", "typing")
     with pytest.raises(ValueError, match=f"digits-resnet9: no such registered model; there are: {NAME}"):
         promotion.promote("digits-resnet9", "1", "typing")
-    with pytest.raises(ValueError, match="MLflow's own name"):
-        promotion.promote(NAME, "1", "typing", alias="latest")
+    for own in ("latest", "Latest", "v1", "V12"):
+        with pytest.raises(ValueError, match="MLflow's own name"):
+            promotion.promote(NAME, "1", "typing", alias=own)
+    for unusable in ("", "my alias", "a/b", "x" * 256):
+        with pytest.raises(ValueError, match="an alias has letters"):
+            promotion.promote(NAME, "1", "typing", alias=unusable)
+    assert promotion.history(NAME) == [], "what was refused is not on record"
     bare = add_version(None)
     with pytest.raises(ValueError, match="version 4 was never evaluated"):
         promotion.promote(NAME, bare, "haste")

@@ -21,6 +21,10 @@ ADDRESSES = {
     "postgresql://user@host/db": "postgresql://***@host/db",
     "https://h/x?X-Amz-Signature=0a1&part=2#top": "https://h/x?X-Amz-Signature=***&part=2#top",
     "https://h/x?a=1&api_key=k": "https://h/x?a=1&api_key=***",
+    "https://user:p@ss@host/x?mail=a@b": "https://***@host/x?mail=a@b",
+    "https://host?mail=a@b": "https://host?mail=a@b",
+    "https://h.blob.core.windows.net/c?sv=2024&sig=0a1%3D&se=9": "https://h.blob.core.windows.net/c?sv=2024&sig=***&se=9",
+    "https://h/x?sigma=2": "https://h/x?sigma=2",
     "a sentence: one two": "a sentence: one two",
 }
 

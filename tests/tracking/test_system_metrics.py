@@ -39,6 +39,16 @@ def test_mlflow_s_switch_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not SystemMetrics(lambda sample: None)._thread.is_alive()
 
 
+@pytest.mark.parametrize(("given", "seconds"), [("2.5", 2.5), ("", 10.0), ("10s", 10.0), ("0", 10.0), ("-1", 10.0)])
+def test_an_interval_that_is_none_is_passed_over(
+    given: str, seconds: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", given)
+    assert SystemMetrics(lambda sample: None)._every == seconds
+    assert bool(caplog.messages) == (given in ("10s", "0", "-1"))
+
+
 def test_they_are_logged_by_the_second_of_the_run_across_its_resumption(
     tracking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
