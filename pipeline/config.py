@@ -129,7 +129,12 @@ def _ensemble_problems(params: Params) -> list[str]:
             problems.append(f"ensembles.{name}: no run {', '.join(unknown)}; there are: {', '.join(params.runs)}")
         if len(set(members)) < 2 or len(set(members)) < len(members):
             problems.append(f"ensembles.{name}: {members} must name at least two runs, each once")
-    return problems
+    return problems + [
+        f"{section}.{name}: is named as a run is, <network>-s<seed>; choose another name"
+        for section in ("ensembles", "ensemble_searches")
+        for name in getattr(params, section)
+        if RUN_PATTERN.match(name)
+    ]
 
 
 def _search_problems(params: Params) -> list[str]:

@@ -26,9 +26,9 @@ from pipeline.evaluation.parts import (
 )
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.predictor import Protocol
-from pipeline.provenance import gather_provenance, now
+from pipeline.provenance import digest_of, gather_provenance, now
 from pipeline.schema import MultiScale, SingleView
-from pipeline.storage import atomic_directory, read_json, write_json
+from pipeline.storage import atomic_directory, read_json, sha256_file, write_json
 from pipeline.tracking.results import send_results
 from pipeline.tracking.store import initialise
 
@@ -45,7 +45,8 @@ def run(at: stage.Stage) -> None:
     with atomic_directory(paths.predictions_dir(at.experiment, at.run)) as folder:
         with cluster.spreading(at.params.cluster) as spread:
             job = _job(at, store)  # here, as a worker's threads are a part of the cluster's nodes
-            made = predict_parts(job, _parts(at, job), paths.parts_dir(at.experiment, at.run), spread or in_turn)
+            parts = paths.parts_dir(at.experiment, at.run) / _code()
+            made = predict_parts(job, _parts(at, job), parts, spread or in_turn)
             kept = {name: _keep(at.run, folder, name, found) for name, found in assemble(made, job.splits)}
             found = _examined(at, job, spread)
         metrics = {name: measured for name, measured in kept.items() if measured is not None}
@@ -89,8 +90,20 @@ def _parts(at: stage.Stage, job: Job) -> list[Part]:
         planned.append(cut(HOLDOUT, train, _alone(_first_protocol(at)[1]), indices=held_out))
     if evaluation.unlabelled_split is not None:
         others = job.splits[evaluation.unlabelled_split]
+        if (others.labels >= 0).any():
+            raise ValueError(
+                f"evaluation.unlabelled_split: the images of {evaluation.unlabelled_split} have labels; evaluate them"
+                " as evaluation.split, in an experiment of its own"
+            )
         planned += [cut(f"unlabelled_{name}", others, _alone(protocol)) for name, protocol in protocols.items()]
     return [part for parts in planned for part in parts]
+
+
+def _code() -> str:
+    """A digest of the code that predicts: parts that other code predicted are not taken up."""
+    root = Path(paths.__file__).parent
+    files = sorted(file for room in ("data", "evaluation", "models") for file in (root / room).rglob("*.py"))
+    return digest_of([sha256_file(file) for file in files])[:16]
 
 
 def _alone(protocol: Protocol) -> Protocol:

@@ -155,6 +155,7 @@ def test_value_is_named_with_what_is_allowed(digits: dict[str, Any], key: str, v
             "ensemble_searches.searched.candidates: no run resnet1-s0; there are: plain20",
         ),
         ("ensemble_searches/searched/candidates", ["resnet20-s0"], "must name at least two runs, each once"),
+        ("ensembles/resnet20-s0", ["resnet20-s0", "plain20-s0"], "ensembles.resnet20-s0: is named as a run is"),
         (
             "ensemble_searches/resnets",
             {"search": "greedy", "candidates": None, "select_on": "half", "most": 3, "seed": 0},

@@ -16,7 +16,7 @@ from pipeline.data.prepare import prepare
 from pipeline.data.statistics import InputStatistics
 from pipeline.data.store import Store
 from pipeline.evaluation.metrics import errors
-from pipeline.evaluation.parts import assemble, in_turn, predict_parts
+from pipeline.evaluation.parts import Job, Part, assemble, in_turn, predict_parts
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.predictor import Predictor
 from pipeline.models import build
@@ -106,6 +106,32 @@ def test_errors_are_of_the_labelled_split_alone(at: Stage) -> None:
         assert summary["metrics"][name]["n_images"] == split.n_images
     files = {path.stem for path in paths.predictions_dir("x", RUN).glob("*.npz")}
     assert files == set(PROTOCOLS) | OTHER_WAYS | {f"unlabelled_{name}" for name in PROTOCOLS}
+
+
+def test_images_that_have_labels_are_refused_as_those_without(at: Stage) -> None:
+    tree = at.params.model_dump(mode="json")
+    tree["evaluation"]["unlabelled_split"] = "val"
+    changed = Stage(parse_params(tree), "x", RUN, False)
+    job = evaluate._job(changed, Store.open(paths.data_dir("x")))
+    with pytest.raises(ValueError, match=r"evaluation\.unlabelled_split: the images of val have labels"):
+        evaluate._parts(changed, job)
+
+
+def test_parts_that_other_code_predicted_are_not_taken_up(at: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[Path] = []
+
+    def stopped(job: Job, parts: list[Part], folder: Path, spread: object) -> None:
+        folders.append(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "predict_parts", stopped)
+    for edited in (False, False, True):
+        if edited:
+            monkeypatch.setattr(evaluate, "sha256_file", lambda path: f"other {path.name}")
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.run(at)
+    assert {folder.parent for folder in folders} == {paths.parts_dir("x", RUN)}
+    assert folders[0] == folders[1] != folders[2]
 
 
 def test_held_out_training_images_have_no_part_in_the_test_images_files(at: Stage) -> None:
