@@ -23,6 +23,7 @@ from pipeline.report import names
 from tools.results_page import (
     PAGE,
     README_RUNS,
+    _chosen,
     _differing,
     evidence_lines,
     readme_with_figures,
@@ -283,6 +284,23 @@ def test_results_page_says_what_was_chosen_beside_the_preset(tmp_path: Path) -> 
         in page
     )
     assert "Re-coded as JPEG." in page, "what is to note of the data stands beside its figures"
+
+
+def test_a_run_beside_the_preset_is_composed_with_its_recipe(tmp_path: Path) -> None:
+    compose(["experiment=cifar10-jpeg"], tmp_path)
+    preset = load_params(tmp_path / "params.yaml")
+    tree = {"data": preset.data, "augmentation": preset.augmentation, "training": preset.training}
+    parameters = {name: section.model_dump(mode="json") for name, section in tree.items()}
+    parameters["training"] |= {"iterations": 300, "compile": False}
+    parameters["training"]["optimizer"]["learning_rate"] = 0.05
+    parameters["training"]["schedule"]["milestones"] = [100, 200]
+    parameters["augmentation"]["mirror"] = False
+    record = {"parameters": parameters, "evaluation": {"parameters": preset.evaluation.model_dump(mode="json")}}
+    compose(["experiment=cifar10-jpeg", *_chosen(preset, "resnet20-s7", record)], tmp_path)
+    composed = load_params(tmp_path / "params.yaml")
+    assert composed.training_of("resnet20-s7").model_dump(mode="json") == parameters["training"]
+    assert composed.augmentation.model_dump(mode="json") == parameters["augmentation"]
+    assert composed.training_of("resnet20-s0").iterations == preset.training.iterations
 
 
 @pytest.mark.parametrize(

@@ -191,14 +191,18 @@ def _preset(experiment: str) -> Params:
 
 def _chosen(preset: Params, run: str, record: Metrics) -> list[str]:
     """The parameters of a run that are not the preset's, as `-S` takes them."""
-    if run not in preset.runs:
-        return [f"+runs.{run}={{training: {{}}}}"]
-    sections = {"data": preset.data, "augmentation": preset.augmentation, "training": preset.training_of(run)}
-    recorded = {name: record["parameters"][name] for name in sections}
-    recorded["evaluation"] = record["evaluation"]["parameters"]
+    sections = {"data": preset.data, "augmentation": preset.augmentation, "evaluation": preset.evaluation}
     declared = {name: section.model_dump(mode="json") for name, section in sections.items()}
-    declared["evaluation"] = preset.evaluation.model_dump(mode="json")
-    return [choice for choice in _differing(declared, recorded) if choice.partition("=")[0] not in WHERE_IT_LIES]
+    recorded = {**record["parameters"], "evaluation": record["evaluation"]["parameters"]}
+    training, added = recorded["training"], []
+    if run in preset.runs:
+        declared["training"] = preset.training_of(run).model_dump(mode="json")
+    else:
+        usual = preset.training.model_dump(mode="json")
+        own = {key: value for key, value in training.items() if value != usual.get(key)}
+        added = [f"+runs.{run}={{training:{_as_override(own)}}}"]
+    differing = _differing(declared, {name: recorded[name] for name in declared})
+    return added + [choice for choice in differing if choice.partition("=")[0] not in WHERE_IT_LIES]
 
 
 def _differing(declared: Metrics, recorded: Metrics, prefix: str = "") -> list[str]:
