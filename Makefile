@@ -7,15 +7,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-HOST ?= 127.0.0.1
-PORT ?= 5000
-TESTS ?=
-DVC_OPTIONS ?=
-JOBS ?= 1
-NODES ?=
-CPUS ?=
-SUBMIT_OPTIONS ?=
-PINS_OPTIONS ?=
+# Of these, a shell's variables of the same names are none: HOST is often the machine's own.
+HOST := 127.0.0.1
+PORT := 5000
+TESTS :=
+DVC_OPTIONS :=
+JOBS := 1
+NODES :=
+CPUS :=
+SUBMIT_OPTIONS :=
+PINS_OPTIONS :=
 
 # DVC's stages and their children run the environment's python.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -83,4 +84,4 @@ clean: ## remove what the stages wrote, checkpoints of unfinished trainings too,
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv, DVC's cache and MLflow's local store as well
-	@rm -rf $(VENV) .dvc/cache .dvc/tmp mlflow.db mlflow.db-shm mlflow.db-wal mlartifacts mlruns
+	@rm -rf $(VENV) .dvc/cache .dvc/tmp mlflow.db mlflow.db-shm mlflow.db-wal mlflow.db.* .mlflow-*.lock mlartifacts mlruns

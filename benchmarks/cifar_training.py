@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from benchmarks.gpu_steps import UsualImages
-from benchmarks.images import data_of, write_cifar
+from benchmarks.images import data_of, require_batch, usual_workers, write_cifar
 from benchmarks.limits import matrix_limit
 from benchmarks.ours import WAYS, add_compile_option, described, gigaflops, preset, recipe, training_steps
 from benchmarks.pairs import apart, interleaved, stepping, warm
@@ -55,13 +54,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add_compile_option(parser)
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"), help="of ours")
     parser.add_argument("--bn-images", type=int, default=BATCH, help="images one BN of ours sees; the preset has 64")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the peer's DataLoader")
+    parser.add_argument("--workers", type=int, default=usual_workers(), help="processes of the peer's DataLoader")
     add_output_option(parser)
     return parser.parse_args(arguments)
 
 
 def prepare_cifar(folder: Path, images: int, test_images: int = 100) -> Path:
     """A store of CIFAR-10's (or generated) images, by the preset's parameters; its folder."""
+    require_batch(images, BATCH)
     write_cifar(folder / "parquet", images, test_images)
     mean = preset("cifar10")["data"]["mean"]
     prepare(data_of("hf_parquet", folder / "parquet", keep="decoded", mean=mean), folder / "store")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks.images import add_image_options, data_of, write_images
+from benchmarks.images import add_image_options, data_of, require_batch, usual_workers, write_images
 from benchmarks.limits import matrix_limit
 from benchmarks.ours import WAYS, add_compile_option, gigaflops
 from benchmarks.pairs import apart, interleaved, stepping, warm
@@ -45,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_images(options, folder / "images")
+        require_batch(len(write_images(options, folder / "images")), options.images_together)
         prepare(data_of("class_folders", folder / "images"), folder / "store")
         found = [_measure(folder, options, precision, compile) for precision, compile in _ways(options)]
     finish(found, options.json)
@@ -86,7 +85,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--images-together", type=int, default=4, help="whose crops make one forward pass")
     parser.add_argument("--images-a-round", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the peer's DataLoader")
+    parser.add_argument("--workers", type=int, default=usual_workers(), help="processes of the peer's DataLoader")
     add_output_option(parser)
     return parser.parse_args(arguments)
 

@@ -170,7 +170,7 @@ def _wanted(options: argparse.Namespace) -> list[tuple[Callable[[Bench, str, arg
 
 def _cores() -> int:
     """Those that this process may use; more than 16 feed no faster."""
-    return min(16, len(os.sched_getaffinity(0)))
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -243,7 +243,7 @@ def _cifar(bench: Bench, network: str, options: argparse.Namespace) -> Row:
 
 def _training_224(bench: Bench, network: str, options: argparse.Namespace) -> Row:
     images, labels = made_up(options.batch_size, 224, bench.device)
-    ours = images.bfloat16().contiguous(memory_format=torch.channels_last)
+    ours = images.contiguous(memory_format=torch.channels_last)  # fp32, as the loader gives them
     return bench.compare(
         f"{network}, training at 224",
         options.batch_size,

@@ -9,7 +9,6 @@ Ours has the paper's scale jitter and colour noise. Both see 32 images a step. T
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks.images import add_image_options, data_of, write_images
+from benchmarks.images import add_image_options, data_of, require_batch, usual_workers, write_images
 from benchmarks.limits import matrix_limit
 from benchmarks.ours import WAYS, add_compile_option, described, gigaflops, preset, recipe, training_steps
 from benchmarks.pairs import apart, interleaved, stepping, warm
@@ -37,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_images(options, folder / "images")
+        require_batch(len(write_images(options, folder / "images")), options.batch_size)
         mean = preset("imagenet")["data"]["mean"]
         prepare(data_of("class_folders", folder / "images", mean=mean), folder / "store")
         found = [_measure(folder, options, compile) for compile in WAYS[options.compile]]
@@ -68,7 +67,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     add_compile_option(parser)
     parser.add_argument("--processes", type=int, default=0, help="of our loader")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of the peer's DataLoader")
+    parser.add_argument("--workers", type=int, default=usual_workers(), help="processes of the peer's DataLoader")
     add_output_option(parser)
     return parser.parse_args(arguments)
 

@@ -18,9 +18,11 @@ import torch
 from PIL import Image
 
 from benchmarks.record import add_output_option
+from pipeline.cluster import cores
 from pipeline.schema import Data
 
 DATA_VARIABLE = "RESNET_TEST_DATA"
+SUFFIXES = (".jpg", ".jpeg")
 USUAL_SIZE = (500, 375)
 """Width and height of ImageNet's usual image."""
 
@@ -49,9 +51,21 @@ def one_core_options(description: str | None, arguments: list[str] | None, round
     parser.add_argument("--rounds", type=int, default=rounds)
     add_output_option(parser)
     options = parser.parse_args(arguments)
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     return options
+
+
+def usual_workers() -> int:
+    """Processes of a peer's DataLoader: one for each core that may be used; more than 16 feed no faster."""
+    return min(16, cores())
+
+
+def require_batch(images: int, batch: int) -> None:
+    """SystemExit for fewer images than a mini-batch takes: the peer, which drops what is left over, would have none."""
+    if images < batch:
+        raise SystemExit(f"{images} images, of which a mini-batch takes {batch}: give more (--images)")
 
 
 def write_images(arguments: argparse.Namespace, folder: Path) -> list[bytes]:
@@ -77,18 +91,23 @@ def _chosen(arguments: argparse.Namespace) -> list[bytes]:
 
 def _test_data(name: str) -> Path | None:
     folder = os.environ.get(DATA_VARIABLE)
+    if folder and not Path(folder).is_dir():
+        raise SystemExit(f"{DATA_VARIABLE}: {folder} is no folder")
     return Path(folder) / name if folder and (Path(folder) / name).exists() else None
 
 
 def _contents(source: Path) -> Iterator[bytes]:
     if source.is_dir():
-        yield from (path.read_bytes() for path in sorted(source.rglob("*.[jJ][pP]*[gG]")))
+        yield from (path.read_bytes() for path in sorted(source.rglob("*")) if path.suffix.lower() in SUFFIXES)
         return
-    with tarfile.open(source) as tar:
-        for info in tar:
-            file = tar.extractfile(info)
-            if file is not None:
-                yield file.read()
+    try:
+        with tarfile.open(source) as tar:
+            for info in tar:
+                file = tar.extractfile(info)
+                if file is not None and Path(info.name).suffix.lower() in SUFFIXES:
+                    yield file.read()
+    except (OSError, tarfile.TarError) as error:
+        raise SystemExit(f"{source}: no folder or tar archive of JPEG files: {error}") from None
 
 
 def generated(count: int) -> list[bytes]:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks.images import data_of, one_core_options, write_images
+from benchmarks.images import data_of, one_core_options, require_batch, write_images
 from benchmarks.limits import decode_rate
 from benchmarks.pairs import interleaved, stepping, warm
 from benchmarks.record import Limit, finish
@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = write_images(options, folder / "images")
+        require_batch(len(images), BATCH)
         ours, peer = _ours(folder), _peer(folder)
         warm(ours, peer, steps=1)
         batches = -(-len(images) // BATCH)

@@ -11,7 +11,6 @@ added up in the same way. The last line is `ratio: <ours/peer>`: below 1 is less
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import threading
 from pathlib import Path
@@ -20,7 +19,7 @@ import psutil
 
 from benchmarks.cifar_training import prepare_cifar, usual_steps
 from benchmarks.clone import MARK, SECONDS_BETWEEN_SAMPLES, marked, processes, run_stage, write_params
-from benchmarks.images import write_cifar
+from benchmarks.images import usual_workers, write_cifar
 from benchmarks.ours import preset
 from benchmarks.pairs import apart
 from benchmarks.record import Measurement, add_output_option, finish
@@ -45,7 +44,7 @@ class Peak:
             except (psutil.Error, OSError):
                 continue
             held[name] = held.get(name, 0) + memory.uss
-            proportional += memory.pss
+            proportional += getattr(memory, "pss", memory.uss)  # Linux alone has it
         self.proportional = max(self.proportional, proportional)
         if sum(held.values()) > self.private:
             self.private, self.by_process = sum(held.values()), held
@@ -101,7 +100,7 @@ def usual_peak(network: str, images: int, iterations: int) -> Peak:
             while not over.wait(SECONDS_BETWEEN_SAMPLES):
                 peak.look(processes(environment[MARK]))
 
-        with apart(usual_steps, store, network, os.cpu_count()) as steps:
+        with apart(usual_steps, store, network, usual_workers()) as steps:
             watching = threading.Thread(target=watch)
             watching.start()
             try:

@@ -14,7 +14,6 @@ one, to a point at which training has begun, less the time that it has taken by 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -34,6 +33,7 @@ from benchmarks.ours import preset
 from benchmarks.record import Measurement, add_output_option, finish
 from benchmarks.turns import in_turns, rate_between
 from pipeline import cluster
+from pipeline.cluster import cores
 from pipeline.cluster_section import Cluster
 from pipeline.config import parse_params
 from pipeline.data.store import Store
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         short = Staged(replace(spec, training=spec.training.model_copy(update=SHORT)), where)
         for _ in range(options.rounds):
             short.curve(lambda: None)
-        ours, peer = partial(staged_curve, spec, where), partial(bare_curve, spec, len(os.sched_getaffinity(0)))
+        ours, peer = partial(staged_curve, spec, where), partial(bare_curve, spec, cores())
         rates = in_turns(ours, peer, options.turn, options.settle, environment())  # as the worker is started
     print(f"{len(rates.ours)} turns of {options.turn:g} s each")
     print(f"start of Ray: {', '.join(f'{seconds:.1f}' for seconds in short.ray_starts)} s")
@@ -77,7 +77,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--settle", type=float, default=2.0, help="of them, which do not count; then state is steady")
     parser.add_argument("--rounds", type=int, default=2, help="of short trainings, which tell the start-up")
     add_output_option(parser)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.settle >= options.turn or options.rounds < 1:
+        parser.error("--settle has to be less than --turn, and --rounds 1 or more")
+    return options
 
 
 @contextmanager

@@ -58,7 +58,8 @@ def section(results: dict[str, Any]) -> str:
     lines = [
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {gpus};"
         f" {results['threads']} thread(s). torch {versions['torch']}, torchvision {versions['torchvision']}."
-        f" Commit {str(results['git_commit'])[:10]}, {results['measured'][:10]}.",
+        f" Commit {str(results['git_commit'])[:10]}{' and changes' if results['git_dirty'] else ''},"
+        f" {results['measured'][:10]}.",
         "",
     ]
     if results["shared_machine"]:

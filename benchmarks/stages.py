@@ -43,12 +43,20 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name, marked() as environment:
         folder = Path(name)
         _write_params(folder)
-        for number in range(options.rounds + 1):
+
+        def each_its_own() -> None:
             _round(folder, environment, alone)
+
+        def one_kept() -> None:
             with cluster.session(Cluster.model_validate(local_cluster())) as address:
                 _round(folder, {**environment, **_joining(), "RAY_ADDRESS": address, cluster.OWN_RAY: "1"}, kept)
+
+        for number in range(options.rounds + 1):
+            for way in (one_kept, each_its_own) if number % 2 else (each_its_own, one_kept):
+                way()
             if number == 0 and options.rounds:
-                alone, kept = ({stage: [] for stage in STAGES} for _ in range(2))
+                for found in (*alone.values(), *kept.values()):
+                    found.clear()
     finish([_measurement(stage, kept[stage], alone[stage]) for stage in ("train", *_others())], options.json)
 
 
@@ -87,7 +95,7 @@ def _trained_seconds(folder: Path, run: str) -> float:
 
 
 def _measurement(stage: str, kept: list[float], alone: list[float]) -> Measurement:
-    """Seconds with one Ray kept, beside those with a Ray of its own; the ratio of the medians and of the extremes."""
+    """Seconds with one Ray kept, beside those with a Ray of its own; the median of the rounds' ratios."""
     ratios = sorted(one / other for one, other in zip(kept, alone, strict=True))
     return Measurement(
         f"{stage} stage with nothing to do: one Ray kept, its own Ray",

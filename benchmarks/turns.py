@@ -40,10 +40,12 @@ def in_turns(ours: Program, peer: Program, seconds: float, settle: float, variab
                 with _stopped(process):
                     _until(work.done, seconds)
         turns = [_turns(found.result(), seconds / 2, settle) for found in (mine, theirs)]
-    count = min(map(len, turns))
-    if not count:
-        raise ValueError("no turn of each was taken; give more iterations")
-    return Pairs(*(tuple(rates[:count]) for rates in turns))
+    whole = [pair for pair in zip(*turns, strict=False) if None not in pair]
+    if not whole:
+        raise ValueError(
+            "no turn of each was taken; give more iterations, longer turns, or points of the curve closer together"
+        )
+    return Pairs(*zip(*whole, strict=True))
 
 
 @contextlib.contextmanager
@@ -104,18 +106,18 @@ def _until(done: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.1)
 
 
-def _turns(rows: Rows, pause: float, settle: float) -> list[float]:
+def _turns(rows: Rows, pause: float, settle: float) -> list[float | None]:
     """Iterations a second of each stretch between two pauses, which are intervals longer than `pause`.
 
-    A stretch begins with the first point that is `settle` seconds or more after the first one since the pause.
+    A stretch begins with the first point that is `settle` seconds or more after the first one since the pause; None
+    for one of less than two points.
     """
-    rates: list[float] = []
+    rates: list[float | None] = []
     stretch: list[Mapping[str, Any]] = []
     resumed = -math.inf
     for before, after in itertools.pairwise(rows):
         if after["seconds"] - before["seconds"] > pause:
-            if len(stretch) > 1:
-                rates.append(rate_between(stretch[0], stretch[-1]))
+            rates.append(rate_between(stretch[0], stretch[-1]) if len(stretch) > 1 else None)
             stretch, resumed = [], after["seconds"]
         if after["seconds"] - resumed >= settle:
             stretch.append(after)

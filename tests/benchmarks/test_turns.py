@@ -37,11 +37,11 @@ def variable(begun: Event) -> list[dict[str, Any]]:
 
 def test_one_stands_still_while_the_other_works(tmp_path: Path) -> None:
     file = tmp_path / "steps"
-    pairs = in_turns(partial(steps, file, 0.02, 150), partial(steps, file, 0.04, 150), 0.5, 0.0, {})
+    pairs = in_turns(partial(steps, file, 0.02, 150), partial(steps, file, 0.06, 70), 0.5, 0.0, {})
     assert len(pairs.ours) == len(pairs.peer) >= 3
-    assert 1.4 < statistics.median(pairs.ratios()) < 2.6
+    assert statistics.median(pairs.ratios()) > 1.4
     groups = [len(list(group)) for _, group in itertools.groupby(file.read_text(encoding="utf-8"))]
-    assert len(groups) >= 8, "they took turns"
+    assert len(groups) >= 6, "they took turns"
     assert statistics.median(groups[2:-1]) >= 5, "of many steps each"
 
 
@@ -67,6 +67,6 @@ def test_a_turn_counts_from_when_it_has_settled() -> None:
     seconds = [0.0, 1.0, 2.0, 12.0, 15.0, 16.0, 17.0, 27.0, 28.0, 29.0, 39.0]
     rows = [{"iteration": 10 * number, "seconds": at} for number, at in enumerate(seconds)]
     assert _turns(rows, 4.0, 0.0) == [30 / 5, 10.0]
-    assert _turns(rows, 4.0, 2.0) == [10.0]
-    assert _turns(rows, 4.0, 3.0) == [10.0], "from just then"
-    assert _turns(rows, 4.0, 6.0) == []
+    assert _turns(rows, 4.0, 2.0) == [10.0, None], "one that never settles keeps its place"
+    assert _turns(rows, 4.0, 3.0) == [10.0, None], "from just then"
+    assert _turns(rows, 4.0, 6.0) == [None, None]
