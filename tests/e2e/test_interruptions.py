@@ -90,14 +90,16 @@ def test_an_orphaned_stage_does_not_disturb_the_next_run(undisturbed) -> None:
     assert orphan is not None, "the stage must have outlived dvc for this test to mean anything"
     workers = [child for child in orphan.children(recursive=True) if trains(child)]
     assert workers
-    for worker in workers:
-        worker.suspend()  # so that it is at work until the next run has seen it
     log = clone.folder / "started.log"
     log.unlink()
-    again = clone.start("dvc", "repro", f"train@digits-{RUN}")
-    wait_for(lambda: "another process is at work on this; waiting for it to end" in log.read_text(), LONG_WAIT)
-    for worker in workers:
-        worker.resume()
+    try:
+        for worker in workers:
+            worker.suspend()  # so that it is at work until the next run has seen it
+        again = clone.start("dvc", "repro", f"train@digits-{RUN}")
+        wait_for(lambda: "another process is at work on this; waiting for it to end" in log.read_text(), LONG_WAIT)
+    finally:
+        for worker in workers:
+            worker.resume()
     assert again.wait(240) == 0, log.read_text()
     wait_for(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE, LONG_WAIT)
     assert_sound(clone, expected)

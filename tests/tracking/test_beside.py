@@ -71,7 +71,7 @@ def test_nothing_waits_for_ever_for_one_that_is_still_being_begun(monkeypatch: p
         run.log_curves([])
     assert run.wait_for_run_id(0.1) is None
     assert not run.finish("KILLED", 0.1)
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 30, "what never begins is not waited for"
     never.set()
 
 

@@ -26,12 +26,10 @@ def test_samples_come_until_stopped() -> None:
     assert two.wait(30)
     metrics.stop()
     metrics._thread.join(10)
-    taken = len(samples)
     assert not metrics._thread.is_alive()
     assert all(0 <= sample["system/cpu_utilization_percentage"] <= 100 for sample in samples)
     assert 0 < samples[0]["system/system_memory_usage_percentage"] < 100
     assert {"system/disk_usage_percentage", "system/network_receive_megabytes"} <= set(samples[0])
-    assert len(samples) == taken
 
 
 def test_mlflow_s_switch_holds(monkeypatch: pytest.MonkeyPatch) -> None:
