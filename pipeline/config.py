@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.section import Name, Section
 PARAMS_FILE = Path("params.yaml")
 MOST_CANDIDATES = 12
 """Of an exhaustive search for an ensemble: 4,095 subsets."""
+SEEDS = 2**32
 RUN_PATTERN = re.compile(r"^(?P<network>[a-z][a-z0-9_]*)-s(?P<seed>\d+)$")
 
 
@@ -50,11 +52,13 @@ class Params(Section):
 
 
 def split_run(run: str) -> tuple[str, int]:
-    """A run's network and seed: 'resnet110-s3' is ('resnet110', 3)."""
+    """A run's network and seed: 'resnet110-s3' is ('resnet110', 3). ValueError for what is none."""
     match = RUN_PATTERN.match(run)
     if match is None:
         raise ValueError(f"runs.{run}: a run is named <network>-s<seed>, such as resnet20-s0")
-    return match["network"], int(match["seed"])
+    if (seed := int(match["seed"])) >= SEEDS:
+        raise ValueError(f"runs.{run}: the seed {seed} must lie below {SEEDS}")
+    return match["network"], seed
 
 
 def load_params(path: str | Path = PARAMS_FILE) -> Params:
@@ -171,13 +175,22 @@ def _mean_problems(params: Params) -> list[str]:
 
 
 def _holdout_problems(params: Params) -> list[str]:
-    schedule = params.training.schedule
-    if isinstance(schedule, Plateau) and schedule.watch == "holdout_error" and not params.data.holdout.kept:
-        return [
-            "training.schedule.watch: 'holdout_error' needs images that are held out of training, but"
-            " data.holdout.images is 0 or train_on true"
-        ]
-    return []
+    if params.data.holdout.kept:
+        return []
+    recipes = {"training": params.training}
+    for run in params.runs:
+        with contextlib.suppress(ValueError):  # of a run's own recipe, which is told elsewhere
+            recipes[f"runs.{run}.training"] = _merged_training(params, run)
+    watching = [name for name, recipe in recipes.items() if _watches_holdout(recipe)]
+    return [
+        f"{name}.schedule.watch: 'holdout_error' needs images that are held out of training, but"
+        " data.holdout.images is 0 or train_on true"
+        for name in (["training"] if "training" in watching else watching)
+    ]
+
+
+def _watches_holdout(recipe: Training) -> bool:
+    return isinstance(recipe.schedule, Plateau) and recipe.schedule.watch == "holdout_error"
 
 
 def _worker_problems(params: Params) -> list[str]:

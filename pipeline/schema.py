@@ -9,6 +9,11 @@ from pydantic import Field, model_validator
 from pipeline.section import Option, Percent, Precision, Section, Size, SizeRange, Sizes
 
 
+def _require_fit(crop: int, shorter_side: int | None) -> None:
+    if shorter_side is not None and crop > shorter_side:
+        raise ValueError(f"crop: {crop} does not fit into the shorter side {shorter_side}")
+
+
 class Holdout(Section):
     """Training images kept apart for model selection; the test set selects nothing."""
 
@@ -36,6 +41,11 @@ class Mean(Section):
     """Side of the centre crop that is averaged, and so of the mean image."""
     divide_by_std: bool
     """Divide by the per-channel standard deviation as well; the paper doesn't."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Mean:
+        _require_fit(self.crop, self.shorter_side)
+        return self
 
 
 class Data(Section):
@@ -155,8 +165,7 @@ class CenterCrop(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> CenterCrop:
-        if self.shorter_side is not None and self.crop > self.shorter_side:
-            raise ValueError(f"crop: {self.crop} does not fit into the shorter side {self.shorter_side}")
+        _require_fit(self.crop, self.shorter_side)
         return self
 
 
@@ -195,7 +204,7 @@ class Training(Section):
         if isinstance(self.schedule, Steps) and any(m >= self.iterations for m in self.schedule.milestones):
             raise ValueError(
                 f"schedule.milestones: {list(self.schedule.milestones)} must lie below iterations {self.iterations};"
-                f" with fewer, set them too: -S 'training.schedule.milestones=[{self.iterations // 2}]'"
+                f" with fewer, set them too: -S 'training.schedule.milestones=[{self.iterations // 2 or ''}]'"
             )
         if self.test_every % self.curve_every:
             raise ValueError(f"test_every: {self.test_every} must be a multiple of curve_every {self.curve_every}")

@@ -138,6 +138,7 @@ def test_value_is_named_with_what_is_allowed(digits: dict[str, Any], key: str, v
         ("augmentation/scale", [30, 20], "augmentation.scale: [30, 20] is empty"),
         ("augmentation/crop", 24, "augmentation.crop: 24 does not fit into the smallest scale 20"),
         ("data/mean/crop", 12, "data.mean.crop: 12 must equal augmentation.crop 16"),
+        ("data/mean/crop", 24, "data.mean.crop: 24 does not fit into the shorter side 20"),
         ("data/source", "cifar10", "data.url: null, but source 'cifar10' has to be read from somewhere"),
         ("data/limit_shorter_side", 256, "data.limit_shorter_side: re-encodes images, but keep is 'decoded'"),
         ("evaluation/protocols", {}, "evaluation.protocols: none is set; allowed: single_view, center_crop"),
@@ -207,6 +208,20 @@ def test_watching_a_holdout_that_is_not_there(digits: dict[str, Any]) -> None:
     for key, value in (("images", 0), ("train_on", True)):
         message = refusal(changed(tree, f"data/holdout/{key}", value))
         assert "training.schedule.watch: 'holdout_error' needs images that are held out of training" in message
+
+
+def test_a_run_alone_watching_a_holdout_that_is_not_there(digits: dict[str, Any]) -> None:
+    plateau = {"kind": "plateau", "factor": 0.1, "watch": "holdout_error", "patience": 3, "threshold": 0.1, "drops": 2}
+    tree = changed(digits, "runs/resnet20-s0", {"training": {"schedule": plateau}})
+    assert parse_params(tree).training_of("resnet20-s0").schedule.kind == "plateau"
+    message = refusal(changed(tree, "data/holdout/images", 0))
+    assert "runs.resnet20-s0.training.schedule.watch: 'holdout_error' needs images" in message
+
+
+def test_a_seed_that_torch_would_not_take(digits: dict[str, Any]) -> None:
+    parse_params(changed(digits, f"runs/resnet20-s{2**32 - 1}", {"training": {}}))
+    message = refusal(changed(digits, f"runs/resnet20-s{2**32}", {"training": {}}))
+    assert f"runs.resnet20-s{2**32}: the seed {2**32} must lie below {2**32}" in message
 
 
 def test_every_problem_is_listed_at_once(digits: dict[str, Any]) -> None:

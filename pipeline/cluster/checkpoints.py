@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import platform
 import re
 import shutil
 import tempfile
@@ -77,6 +78,35 @@ class CheckpointStore:
             _download(self._place(iteration), Path(name), retry)
             _verify(Path(name))
             yield Path(name)
+
+    @contextlib.contextmanager
+    def shared(self, training: str) -> Iterator[None]:
+        """While the block lasts, the driver's mark by which workers know that a folder is on no disk of their own."""
+        mark = self._mark(training)
+        if mark is None:
+            yield
+            return
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # gone, or checkpoints are there
+                mark.unlink(missing_ok=True)
+                mark.parent.rmdir()
+
+    def require_shared(self, training: str) -> None:
+        """ValueError, on a worker's node, for a folder that is not the driver's."""
+        mark = self._mark(training)
+        if mark is not None and not mark.exists():
+            raise ValueError(
+                f"on {platform.node()} {self.url} is not the driver's folder of that name: checkpoints in it would be"
+                " lost to all other nodes; set cluster.storage to a URL such as s3://bucket/checkpoints, or to a folder"
+                " that all nodes share"
+            )
+
+    def _mark(self, training: str) -> Path | None:
+        return local_path(self.url) / f".{training}" if is_local(self.url) else None
 
     def identity(self, iteration: int) -> Any:
         """Which training a checkpoint is of; StorageError, ValueError, KeyError or TypeError where it can't be told."""

@@ -51,7 +51,13 @@ def train(
     counts = cluster.counts(spec.training.batch_size, spec.training.bn_images)
     require_room(counts[0], resources(cluster), cluster.joining_seconds)
     letters = Letters(f"{checkpoint_name(spec)}-{secrets.token_hex(4)}")
-    with tempfile.TemporaryDirectory(prefix="ray-train-") as folder, letters, curves_received(letters, on_checkpoint):
+    kept_in = store_of(spec, cluster).shared(letters.box)
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-train-") as folder,
+        kept_in,
+        letters,
+        curves_received(letters, on_checkpoint),
+    ):
         waiting = Waiting(spec.run, counts[0], resources(cluster), folder)
 
         def look() -> None:

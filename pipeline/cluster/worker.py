@@ -106,6 +106,8 @@ class _Part:
         self._session, self._settings = session, settings
         self._trainer, self._run = session.trainer, session.spec.run
         self._notices = Notices(settings.letters, session.device)
+        if world()[0] == 0:
+            settings.store.require_shared(settings.letters.box)
         self._keeper = Keeper(self._run, settings.store, settings.patience) if world()[0] == 0 else None
         self._level = logging.WARNING if self._keeper else logging.DEBUG
         self._retry = Retry(seconds=settings.patience, level=self._level)
@@ -179,7 +181,15 @@ class _Part:
         return False
 
     def _keep(self, finished: bool = False) -> None:
-        """Hand the state over as a checkpoint, with the model once finished; all workers call it."""
+        """Hand the state over as a checkpoint, with the model once finished; all workers call it.
+
+        DivergedError for weights that are none any more: checkpoints of them would take the sound ones' places.
+        """
+        if not all(weights.isfinite().all() for weights in self._trainer.network.parameters()):
+            raise DivergedError(
+                f"the weights are not finite by iteration {self._trainer.iteration}: lower"
+                " training.optimizer.learning_rate or set training.warmup"
+            )
         if self._keeper is None:
             self._trainer.state()
             return

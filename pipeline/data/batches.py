@@ -58,6 +58,8 @@ class Failure:
     """What went wrong in a loader process, in words."""
 
     message: str
+    passing: bool
+    """Of the storage, which may come back: no fault of the store's."""
 
 
 class Encoded(Dataset[RawImages | Failure]):
@@ -70,7 +72,7 @@ class Encoded(Dataset[RawImages | Failure]):
         try:
             return RawImages.of(self._share.split.encoded(int(image)) for image in self._share.images(iteration))
         except (ValueError, OSError) as error:
-            return Failure(f"iteration {iteration}: {error}")
+            return Failure(f"iteration {iteration}: {error}", isinstance(error, StorageError))
 
 
 class Views(Dataset[Tensor | Failure]):
@@ -85,7 +87,7 @@ class Views(Dataset[Tensor | Failure]):
         try:
             return self._views(iteration)
         except (StoreError, StorageError, ValueError) as error:
-            return Failure(str(error))
+            return Failure(str(error), isinstance(error, StorageError))
 
     def _views(self, iteration: int) -> Tensor:
         share, crop = self._share, self._share.augmentation.crop
@@ -118,13 +120,14 @@ class Views(Dataset[Tensor | Failure]):
 def batches_of(batches: Dataset[T | Failure], start: int, processes: int, pin: bool) -> Iterator[T]:
     """The batches of iterations `start`, `start` + 1, …, in that order, made by this process or by `processes` others.
 
-    LoaderError when one of them is killed; StoreError for what cannot be loaded.
+    LoaderError when one of them is killed; StorageError where the storage is away, StoreError for what cannot be
+    loaded otherwise.
     """
     here = map(batches.__getitem__, itertools.count(start))
     items = _in_processes(batches, start, processes, pin) if processes else here
     for item in items:
         if isinstance(item, Failure):
-            raise StoreError(item.message)
+            raise (StorageError if item.passing else StoreError)(item.message)
         yield item
 
 

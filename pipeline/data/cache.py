@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,9 +66,8 @@ class NodeCache:
         if entry.bytes > self.limit_bytes:
             reason = f"{entry.bytes} bytes do not fit into the cache of {self.limit_bytes}"
             raise StoreError(f"{entry.name}: {reason}; raise {LIMIT_VARIABLE}")
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / entry.sha256
-        with FileLock(self._folder / f"{entry.sha256}.lock"):
+        with self._usable_lock(f"{entry.sha256}.lock"):
             if not self._is_right(path, entry):
                 self._fill(path, join_url(url, entry.name), entry)
         return path
@@ -111,6 +111,16 @@ class NodeCache:
         finally:
             with self._lock():
                 partial.unlink(missing_ok=True)
+
+    def _usable_lock(self, name: str) -> AbstractContextManager[object]:
+        """A lock that is held already; StorageError where the folder is no place for it."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return FileLock(self._folder / name).acquire()
+        except OSError as error:
+            raise StorageError(
+                f"{self._folder}: no place for a cache ({error.strerror or error}); set {CACHE_VARIABLE} to another"
+            ) from error
 
     def _lock(self) -> FileLock:
         return FileLock(self._folder / "cache.lock")

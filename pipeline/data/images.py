@@ -113,9 +113,17 @@ def _oddities(picture: Image.Image) -> tuple[str, ...]:
         "greyscale": picture.mode in ("1", "L", "LA"),
         "cmyk": picture.mode in ("CMYK", "YCCK"),
         "sixteen_bit": picture.mode.startswith("I;16"),
-        "exif_rotated": picture.getexif().get(_ORIENTATION, 1) != 1,
+        "exif_rotated": _orientation(picture) != 1,
     }
     return tuple(name for name, present in found.items() if present)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """As EXIF has it; upright where that is broken, which the pixels are not."""
+    try:
+        return int(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # PIL raises errors of any kind on broken metadata
+        return 1
 
 
 def _three_channels(pixels: np.ndarray) -> np.ndarray:

@@ -39,7 +39,9 @@ class Store:
 
     @staticmethod
     def open(location: str | Path, cache: NodeCache | None = None) -> Store:
-        """Open the store whose manifest lies in the folder or URL `location`; StoreError when there is none.
+        """Open the store whose manifest lies in the folder or URL `location`.
+
+        StoreError when there is none, StorageError where that cannot be found out.
 
         Shards in S3 are read through `cache`, by default the one that the environment names.
         """
@@ -47,6 +49,8 @@ class Store:
         try:
             manifest = Manifest.parse(read_bytes(where), where)
         except StorageError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
             raise StoreError(f"{error}; run the prepare stage") from error
         url = manifest.store or str(location)
         if is_local(url):

@@ -30,6 +30,10 @@ from pipeline.training.distributed import world
 from pipeline.training.loop import ErrorCount, Material, Trainer
 from pipeline.training.precision import make_deterministic
 
+MOST_VIEWS = 512
+PIXELS_AT_ONCE = 32 * 224**2
+"""Of the views that go through the network at once as test errors are measured, besides training's own memory."""
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -191,7 +195,15 @@ class Session:
             self._store.manifest.class_names,
             device=self.device,
             precision=self.trainer.precision,
+            batch_size=views_at_once(self.spec),
         )
+
+
+def views_at_once(spec: RunSpec) -> int:
+    """Of how many images test errors are measured by one forward pass: with ImageNet's crops as a GPU trains on."""
+    view = spec.training.curve_view
+    size = view.crop if view else spec.augmentation.crop
+    return max(1, min(MOST_VIEWS, PIXELS_AT_ONCE // size**2))
 
 
 def _joined(sittings: list[dict[str, Any]], sitting: dict[str, Any]) -> list[dict[str, Any]]:

@@ -81,6 +81,19 @@ def test_one_without_its_seal_is_none_and_goes_with_the_next(store: CheckpointSt
     assert not system.exists(f"{path}/iteration-000000001")
 
 
+def test_a_folder_on_a_workers_own_disk_is_refused(tmp_path: Path) -> None:
+    drivers, workers = CheckpointStore(str(tmp_path / "here"), 2), CheckpointStore(str(tmp_path / "there"), 2)
+    with drivers.shared("one"):
+        drivers.require_shared("one")
+        with pytest.raises(ValueError, match=r"there is not the driver's folder .*; set cluster\.storage to a URL"):
+            workers.require_shared("one")
+        with pytest.raises(ValueError, match="is not the driver's folder"):
+            drivers.require_shared("another")
+    assert list(tmp_path.iterdir()) == [], "nothing is left of it"
+    with CheckpointStore("s3://bucket/x", 2).shared("one"):
+        CheckpointStore("s3://bucket/x", 2).require_shared("one")
+
+
 @pytest.mark.parametrize("damage", ["cut short", "missing", "no seal"])
 def test_damage_is_seen(store: CheckpointStore, tmp_path: Path, damage: str) -> None:
     store.put(made(tmp_path / "made", "something"), 7)

@@ -99,6 +99,20 @@ def test_one_worker_ends_in_the_plain_loops_bits(make_spec: Callable[..., RunSpe
     assert not cluster.has_checkpoint(spec, settings(tmp_path / "checkpoints"))
 
 
+@pytest.mark.usefixtures("ray_here")
+def test_weights_that_are_none_any_more_take_no_checkpoints_place(
+    make_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    optimizer = {**make_spec().training.optimizer.model_dump(), "learning_rate": 1e30}
+    spec, where = make_spec(optimizer=optimizer, curve_every=12, test_every=12), settings(tmp_path / "checkpoints")
+    with (
+        pytest.raises(ValueError, match=r"the weights are not finite by iteration \d+: lower training\.optimizer"),
+        cluster.train(spec, where, lambda rows: None),
+    ):
+        pass
+    assert not cluster.has_checkpoint(spec, where)
+
+
 def test_workers_wait_for_each_other_for_longer_than_checkpoints_are_waited_for(
     make_spec: Callable[..., RunSpec], tmp_path: Path
 ) -> None:

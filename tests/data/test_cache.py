@@ -105,6 +105,12 @@ def test_a_file_larger_than_the_cache_is_refused(s3: str, tmp_path: Path) -> Non
         NodeCache(tmp_path, 999).get(s3, put(s3, "a", b"a" * 1000))
 
 
+def test_a_place_that_is_none_is_named(s3: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"file: no place for a cache \(.*\); set RESNET_CACHE to another"):
+        NodeCache(tmp_path / "file", 10**6).get(s3, put(s3, "a", b"a" * 1000))
+
+
 def test_the_bound_holds_while_many_download_at_once(s3: str, tmp_path: Path) -> None:
     entries = [put(s3, str(n), bytes([n]) * 100_000) for n in range(12)]
     cache = NodeCache(tmp_path, 800_000)

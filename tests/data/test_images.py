@@ -50,6 +50,14 @@ def test_an_ordinary_image_is_not_odd() -> None:
     assert convert(jpeg(1), ENCODED).oddities == ()
 
 
+def test_broken_metadata_make_no_bad_image() -> None:
+    content = encoded(picture(1), dpi=(72, 72), exif=b"Exif\x00\x00no header of TIFF's")
+    with Image.open(io.BytesIO(content)) as opened, pytest.raises(SyntaxError):
+        opened.getexif()
+    assert convert(content, ENCODED).oddities == ()
+    assert np.array_equal(decode_rgb(content), decode_rgb(encoded(picture(1))))
+
+
 def test_pixels_of_odd_images() -> None:
     plain = np.asarray(picture(1), dtype=int)
     assert np.array_equal(decode_rgb(ODD["not_jpeg"]), plain)

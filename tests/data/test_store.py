@@ -182,6 +182,19 @@ def _mapped(folder: Path) -> set[str]:
     return {line.split()[4] for line in lines if str(folder) in line}
 
 
+@pytest.mark.parametrize(("cause", "error"), [(ConnectionError, StorageError), (FileNotFoundError, StoreError)])
+def test_storage_that_is_away_is_no_missing_store(
+    cause: type[OSError], error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(where: str) -> bytes:
+        raise StorageError(f"{where}: cannot be read") from cause()
+
+    monkeypatch.setattr("pipeline.data.store.read_bytes", fail)
+    with pytest.raises(error, match=r"s3://bucket/x/manifest\.json: cannot be read") as raised:
+        Store.open("s3://bucket/x")
+    assert ("run the prepare stage" in str(raised.value)) == (error is StoreError)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [0, 1])
 def test_the_server_killed_while_training_reads(
@@ -202,7 +215,7 @@ def test_the_server_killed_while_training_reads(
     InputStatistics.of_store(store, data("digits", None).mean)
     store.split("train").labels.sum()
     server.kill()
-    with pytest.raises((StorageError, StoreError), match=r"s3://.*train-0000.*cannot be read.*connect.*3 attempts"):
+    with pytest.raises(StorageError, match=r"s3://.*train-0000.*cannot be read.*connect.*3 attempts"):
         batches(store, 5, processes=processes)
     if not processes:
         assert "trying again in 0.2 s" in caplog.text

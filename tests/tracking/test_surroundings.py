@@ -68,6 +68,15 @@ def test_the_patch_makes_the_dirty_tree_of_the_commit(repository: Path, tmp_path
     assert not (clean / "stages" / "a.py").exists()
 
 
+def test_a_patch_that_is_too_long_is_cut_and_says_so(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surroundings, "_LONGEST_PATCH", 200)
+    (repository / "pipeline" / "a.py").write_text("A = 1  # more than there was\n" * 40)
+    patch = surroundings.git_patch()
+    assert patch.startswith("diff --git a/pipeline/a.py")
+    assert len(patch.partition("\n# cut here: ")[0]) == 200
+    assert patch.endswith(" characters\n")
+
+
 def test_without_a_repository_there_is_no_patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))

@@ -15,9 +15,10 @@ import yaml
 
 from pipeline.data.prepare import prepare
 from pipeline.data.store import Split, Store
+from pipeline.schema import CenterCrop
 from pipeline.training import precision, session
 from pipeline.training.checkpoints import differences
-from pipeline.training.session import RunSpec, Session
+from pipeline.training.session import RunSpec, Session, views_at_once
 from tests.cluster.conftest import small_params, small_spec
 from tests.training.material import CPU
 
@@ -106,6 +107,15 @@ def test_curve_errors_are_measured_in_the_number_format_that_trains(
     assert resumed._predictor(resumed.trainer.network).precision == "fp32"
     resumed.restore(tmp_path)
     assert resumed._predictor(resumed.trainer.network).precision == "bf16"
+
+
+def test_large_views_are_tested_few_at_a_time(spec: RunSpec) -> None:
+    def sized(crop: int) -> RunSpec:
+        view = CenterCrop(shorter_side=crop + crop // 7, crop=crop)
+        return replace(spec, training=spec.training.model_copy(update={"curve_view": view}))
+
+    assert [views_at_once(sized(size)) for size in (32, 56, 224, 448, 4000)] == [512, 512, 32, 8, 1]
+    assert views_at_once(spec) == 512
 
 
 def test_a_split_without_labels_is_refused_before_training(spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ import io
 import tarfile
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.data.errors import SourceError
 from pipeline.storage import read_bytes
 
@@ -60,7 +62,7 @@ def _synsets(meta: bytes, url: str) -> tuple[Synset, ...]:
     from scipy.io import loadmat
 
     try:
-        rows = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        rows = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
         leaves = [row for row in rows if int(row["num_children"]) == 0]
         found = [
             Synset(str(row["WNID"]), int(row["ILSVRC2012_ID"]), str(row["words"]), int(row["num_train_images"]))

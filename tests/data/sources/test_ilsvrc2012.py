@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.io import savemat
 
 from pipeline.data.errors import SourceError
 from pipeline.data.sources.base import Listing
-from pipeline.data.sources.devkit import read_devkit
+from pipeline.data.sources.devkit import _synsets, read_devkit
 from pipeline.data.sources.ilsvrc2012 import DEVKIT, TRAIN, VAL, Ilsvrc2012
 from pipeline.storage import RangeReader, publish
 from tests.data.material import SYNSETS, WNIDS, jpeg, tar, train_images, write_devkit, write_ilsvrc2012
@@ -153,3 +156,12 @@ def test_archives_in_s3_give_the_same_samples(s3: str, tmp_path: Path) -> None:
     assert remote.listing(4, map) == local.listing(4, map)
     for piece in local.listing(4, map).pieces:
         assert list(remote.read(piece)) == list(local.read(piece))
+
+
+def test_a_kit_of_one_class_is_read() -> None:
+    fields = ("ILSVRC2012_ID", "WNID", "words", "num_children", "num_train_images")
+    buffer = io.BytesIO()
+    rows = np.array([(1, "n01440764", "tench", 0, 5)], dtype=[(name, object) for name in fields])
+    savemat(buffer, {"synsets": rows[:, None]})
+    (found,) = _synsets(buffer.getvalue(), "kit")
+    assert (found.wnid, found.ilsvrc_id, found.words, found.train_images) == ("n01440764", 1, "tench", 5)
