@@ -23,11 +23,11 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from pipeline.cluster.pace import Pace
 
-SECONDS_OF_A_LOOK = 4.0
+SECONDS_OF_A_LOOK = 2.0
 """For which workers that have nothing to tell leave the controller's question open."""
 SHORTEST = 0.25
 """Seconds between two glances at its training meanwhile, at first."""
-SECONDS_TO_ANSWER = 8.0
+SECONDS_TO_ANSWER = 5.0
 """In all; then the controller turns to others, and comes back to the one that has not answered."""
 
 

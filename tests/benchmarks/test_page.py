@@ -16,6 +16,7 @@ FOUND: dict[str, Any] = {
     "hardware": {"processor": "Some CPU", "cores": 2, "memory_gib": 7.5, "gpus": []},
     "versions": {"torch": "2.9.0", "torchvision": "0.24.0"},
     "git_commit": "0123456789abcdef",
+    "git_dirty": False,
     "measured": "2025-01-02T03:04:05+00:00",
     "load_average": [0.1, 0.2, 0.3],
     "shared_machine": False,
@@ -52,6 +53,8 @@ def test_figures_that_say_little_are_said_to() -> None:
         FOUND | {"shared_machine": True}
     )
     assert "Taken with `--quick`" in section(FOUND | {"quick": True})
+    assert "Commit 0123456789, 2025-01-02." in section(FOUND)
+    assert "Commit 0123456789 and changes, 2025-01-02." in section(FOUND | {"git_dirty": True})
 
 
 def test_page_without_a_place_is_refused(tmp_path: Path, file: Path) -> None:
