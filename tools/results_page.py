@@ -73,32 +73,27 @@ def readme_with_figures(readme: str, found: Mapping[str, Metrics], claims: str) 
 
 def error_rows(metrics: Metrics) -> list[list[str]]:
     """README's rows of errors: a network or an ensemble's members, then top-1 errors by protocol."""
-    rows = [
-        [_label(run), *(_error(errors, protocol) for protocol in README_PROTOCOLS)]
-        for run, errors in metrics["runs"].items()
-    ]
+    rows = [_row(_label(run), errors, README_PROTOCOLS) for run, errors in metrics["runs"].items()]
     searches = yaml.safe_load((ROOT / "conf/experiment/digits.yaml").read_text("utf-8"))["ensemble_searches"]
     return [*rows, *ensemble_rows(metrics, README_PROTOCOLS, searches)]
 
 
 def run_rows(metrics: Metrics, protocols: Sequence[str]) -> list[list[str]]:
     """README's rows of one experiment: a network and its seed, then top-1 errors by protocol."""
-    return [
-        [names.run_label(run), *(_error(errors, protocol) for protocol in protocols)]
-        for run, errors in metrics["runs"].items()
-    ]
+    return [_row(names.run_label(run), errors, protocols) for run, errors in metrics["runs"].items()]
 
 
 def ensemble_rows(metrics: Metrics, protocols: Sequence[str], searches: Iterable[str] = ()) -> list[list[str]]:
     """README's rows of one experiment's ensembles: the members' networks, then top-1 errors by protocol."""
     chosen = dict.fromkeys(searches, ", as chosen on held-out images")
     return [
-        [
-            f"{' and '.join(map(_label, found['members']))}, averaged{chosen.get(name, '')}",
-            *(_error(found, protocol) for protocol in protocols),
-        ]
+        _row(f"{' and '.join(map(_label, found['members']))}, averaged{chosen.get(name, '')}", found, protocols)
         for name, found in metrics["ensembles"].items()
     ]
+
+
+def _row(name: str, errors: Metrics, protocols: Sequence[str]) -> list[str]:
+    return [name, *(_error(errors, protocol) for protocol in protocols)]
 
 
 def _label(run: str) -> str:

@@ -106,9 +106,10 @@ class _Part:
         self._session, self._settings = session, settings
         self._trainer, self._run = session.trainer, session.spec.run
         self._notices = Notices(settings.letters, session.device)
+        self._keeper: Keeper | None = None
         if world()[0] == 0:
             settings.store.require_shared(settings.letters.box)
-        self._keeper = Keeper(self._run, settings.store, settings.patience) if world()[0] == 0 else None
+            self._keeper = Keeper(self._run, settings.store, settings.patience)
         self._level = logging.WARNING if self._keeper else logging.DEBUG
         self._retry = Retry(seconds=settings.patience, level=self._level)
 
