@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dvc.utils.hydra import compose_and_dump
 
 from pipeline.config import check_networks, load_params
 from pipeline.training.schedule import Schedule
+from tests import composing
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -18,9 +18,7 @@ CLUSTERS = sorted(path.stem for path in (CONF / "cluster").glob("*.yaml"))
 
 def compose(folder: Path, overrides: list[str]) -> Path:
     """The parameters file that DVC writes for these choices."""
-    output = folder / "params.yaml"
-    compose_and_dump(output, str(CONF), None, "config", "", overrides)
-    return output
+    return composing.compose(folder / "params.yaml", overrides)
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import yaml
 from dvc.cli.parser import get_main_parser
-from dvc.utils.hydra import compose_and_dump
 
 from infra.job import parser as job_parser
 from pipeline.config import check_networks, load_params
 from pipeline.report import names
+from tests import composing
 from tools.results_page import (
     PAGE,
     README_RUNS,
@@ -192,8 +192,7 @@ def test_command_is_there(command: str, tmp_path: Path) -> None:
 
 def compose(overrides: list[str], folder: Path) -> None:
     """Compose the parameters with a command's choices; an error when they are refused."""
-    compose_and_dump(folder / "params.yaml", str(ROOT / "conf"), None, "config", "", overrides)
-    check_networks(load_params(folder / "params.yaml"))
+    check_networks(load_params(composing.compose(folder / "params.yaml", overrides)))
 
 
 def test_links_lead_somewhere() -> None:

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from dvc.utils.hydra import compose_and_dump
 
 from pipeline.config import Params, parse_params
 from pipeline.data.prepare import prepare
 from pipeline.data.store import Store
 from pipeline.training.session import RunSpec
+from tests.composing import compose
 
-ROOT = Path(__file__).parents[2]
 SMALL = {"batch_size": 32, "bn_images": 16, "iterations": 12, "curve_every": 2, "test_every": 6}
 STEPS = {"kind": "steps", "milestones": [8], "factor": 0.1}
 
@@ -26,9 +25,7 @@ STEPS = {"kind": "steps", "milestones": [8], "factor": 0.1}
 def composed_digits() -> str:
     """The digits experiment's params.yaml, whatever the one in the working tree was composed for."""
     with tempfile.TemporaryDirectory() as name:
-        file = Path(name) / "params.yaml"
-        compose_and_dump(file, str(ROOT / "conf"), None, "config", "", ["experiment=digits"])
-        return file.read_text(encoding="utf-8")
+        return compose(Path(name) / "params.yaml", ["experiment=digits"]).read_text(encoding="utf-8")
 
 
 def small_params(**training: Any) -> Params:

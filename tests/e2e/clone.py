@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dvc.utils.hydra import compose_and_dump
+
+from tests.composing import compose
 
 ROOT = Path(__file__).parents[2]
 RUNS = ("plain8-s0", "resnet8-s0")
@@ -62,8 +63,8 @@ class Clone:
             if name and not name.startswith("results/") and name != "dvc.lock" and source.is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, folder / name)
-        overrides = ["experiment=digits"]  # whatever the working tree's was composed for
-        compose_and_dump(folder / "params.yaml", str(folder / "conf"), None, "config", "", overrides)
+        # whatever the working tree's was composed for
+        compose(folder / "params.yaml", ["experiment=digits"], folder / "conf")
         self.change(self._shorten)
         _git("init", "-q", cwd=folder)
         self.commit()
