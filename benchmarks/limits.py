@@ -8,6 +8,7 @@ The last line is `ratio: <bf16/fp32>`, of the rates of matrix products: what the
 from __future__ import annotations
 
 import argparse
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -47,9 +48,9 @@ def matrix_rates(rounds: int = 5) -> Measurement:
     return pairs.measurement("matrix products, bf16 against fp32", "GFLOP/s")
 
 
-def matrix_rate(dtype: torch.dtype, rounds: int = 5, side: int = SIDE) -> float:
+def matrix_rate(dtype: torch.dtype, rounds: int = 5) -> float:
     """GFLOP/s of products of square matrices: the best of some rounds, as it is a limit."""
-    burst = _products(dtype, side)
+    burst = _products(dtype)
     return max(burst() for _ in range(rounds))
 
 
@@ -60,19 +61,29 @@ def matrix_limit(gigaflops: float) -> Limit:
     return Limit(f"{fastest} matrix rate", rates[fastest] / gigaflops)
 
 
-def _products(dtype: torch.dtype, side: int = SIDE) -> Callable[[], float]:
-    left, right = torch.randn(side, side).to(dtype), torch.randn(side, side).to(dtype)
-    out = torch.empty(side, side, dtype=dtype)
-    torch.mm(left, right, out=out)
+def _products(dtype: torch.dtype) -> Callable[[], float]:
+    multiply, side = _largest_product(dtype)
 
     def burst() -> float:
         started, done = time.perf_counter(), 0
         while time.perf_counter() - started < 0.2:
-            torch.mm(left, right, out=out)
+            multiply()
             done += 1
         return done * 2 * side**3 / (time.perf_counter() - started) / 1e9
 
     return burst
+
+
+def _largest_product(dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+    # Without instructions for bf16, a product of SIDE takes a minute: there a smaller one tells as much.
+    side = 256
+    while True:
+        left, right = torch.randn(side, side).to(dtype), torch.randn(side, side).to(dtype)
+        multiply = functools.partial(torch.mm, left, right, out=torch.empty(side, side, dtype=dtype))
+        multiply()
+        if side == SIDE or _seconds(multiply) > 0.05:
+            return multiply, side
+        side *= 2
 
 
 def copy_rate(rounds: int = 5, size: int = COPY_BYTES) -> float:
