@@ -61,7 +61,7 @@ class PostgresServer:
             self._process = subprocess.Popen(
                 [bin_folder / "postgres", "-D", data, *given], stdout=opened, stderr=opened, **self._where()
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 400
         while not self._answers(bin_folder):
             if time.monotonic() > deadline or self._process.poll() is not None:
                 raise RuntimeError(log.read_text())

@@ -60,7 +60,7 @@ class S3Server:
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         log = open(self.folder / "weed.log", "ab")  # noqa: SIM115 — the server goes on writing to it
         self.process = subprocess.Popen(self._command(program), stdout=log, stderr=log, cwd=self.folder)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 400
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()

@@ -96,7 +96,7 @@ def test_scripts_on_files_end_with_their_ratio(script: str, words: list[str], tm
 @pytest.mark.slow
 def test_too_few_images_are_refused() -> None:
     command = [sys.executable, "-m", "benchmarks.loader", "--images", "16", "--rounds", "1"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert ended.returncode == 1
     assert "16 images, of which a mini-batch takes 32: give more" in ended.stderr
 

@@ -22,7 +22,7 @@ from tests.cluster.test_training import plain, settings
 from tests.e2e.clone import wait_for
 from tests.training_workers import training_workers
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 ITERATIONS = 700
 MINE = "RESNET_TEST_OF"

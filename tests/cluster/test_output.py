@@ -43,10 +43,10 @@ def test_what_is_added_is_shown_soon_and_once(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sys, "stdout", screen)
     path = written(tmp_path, f"{WORKER}.out", "first")
     with output.shown(tmp_path, "02000000"):
-        wait_for(lambda: "first\n" in screen.getvalue(), 10)
+        wait_for(lambda: "first\n" in screen.getvalue(), 100)
         with path.open("a") as file:
             file.write("second\n")
-        wait_for(lambda: "second\n" in screen.getvalue(), 10)
+        wait_for(lambda: "second\n" in screen.getvalue(), 100)
     assert screen.getvalue() == "first\nsecond\n"
 
 

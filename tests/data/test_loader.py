@@ -274,7 +274,7 @@ from tests.data.test_loader import JITTER, Store, kill_loader_processes_and_go_o
 if __name__ == "__main__":
     kill_loader_processes_and_go_on(make(Store.open({str(folder_of(stores["encoded"]))!r}), JITTER, processes=2))
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=600)
     assert ended.returncode == 1
     assert re.search(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", ended.stderr), ended.stderr
 

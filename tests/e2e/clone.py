@@ -44,7 +44,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 400.0) -> None:
     """Look again and again until it is so; AssertionError where it is not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -104,7 +104,7 @@ class Clone:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=800,
+            timeout=2000,
             check=False,
         )
         assert not check or done.returncode == 0, done.stdout[-6000:]

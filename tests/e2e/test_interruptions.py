@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.e2e.clone import Clone, wait_for
 from tests.training_workers import trains
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 RUN = "resnet8-s0"
 LONG_WAIT = 240.0

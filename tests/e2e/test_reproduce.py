@@ -19,7 +19,7 @@ from pipeline.report import names
 from tests.e2e.clone import RUNS, Clone
 from tests.e2e.conftest import Reproduced
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 PROTOCOLS = {"center_crop", "ten_crop", "multi_scale"}
 

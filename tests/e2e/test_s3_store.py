@@ -12,7 +12,7 @@ from pipeline.data.store import Store
 from tests.e2e.clone import Clone
 from tests.s3_server import S3Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def test_training_and_evaluation_read_a_store_in_s3(s3: str, s3_server: S3Server, tmp_path: Path) -> None:

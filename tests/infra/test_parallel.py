@@ -112,7 +112,7 @@ def test_a_stage_that_ctrl_c_reached_is_not_told_a_second_time(repository: Path)
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not (repository / "begun").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -44,7 +44,7 @@ def at_once(work: str, arguments: Sequence[str], tracking: str | None = None) ->
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-6000:]

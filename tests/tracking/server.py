@@ -31,7 +31,7 @@ class Server:
         environment.pop("MLFLOW_TRACKING_URI", None)
         log = open(self.folder / "server.log", "ab")  # noqa: SIM115
         self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 400
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
                 raise RuntimeError((self.folder / "server.log").read_text())

@@ -44,7 +44,7 @@ def send(
     port: int, body: bytes, headers: Mapping[str, str], path: str = "/invocations", method: str = "POST"
 ) -> tuple[int, bytes]:
     """A request's status and answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     try:
         connection.request(method, path, body, dict(headers))
         response = connection.getresponse()
@@ -60,7 +60,7 @@ def post(port: int, body: Any) -> tuple[int, Any]:
 
 
 def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if send(port, b"", {}, "/ping", "GET")[0] == 200:

@@ -42,7 +42,7 @@ def test_it_is_begun_with_the_first_look_and_once() -> None:
     time.sleep(0.05)
     assert begun == []
     run.look()
-    wait_for(lambda: run.wait_for_run_id(0.01), 5)
+    wait_for(lambda: run.wait_for_run_id(0.01), 100)
     run.look()
     run.log_curves([{"iteration": 1}])
     assert run.finish("FINISHED", 1.0)
@@ -82,7 +82,7 @@ def test_an_error_of_beginning_is_raised_by_a_look_and_does_not_hide_what_ends_t
     run = RunBeside(begin)
     run.look()
     with pytest.raises(ImportError, match="no module named mlflow"):
-        wait_for(lambda: run.wait_for_run_id(0.01), 5)
+        wait_for(lambda: run.wait_for_run_id(0.01), 100)
     with pytest.raises(ImportError, match="no module named mlflow"):
         run.look()
     assert not run.finish("KILLED", 1.0)

@@ -74,7 +74,7 @@ def test_an_exported_file_predicts_alone_what_the_registered_model_does(
     assert exporting.export("models:/digits-ensemble/1", file, side=16) < 1e-5
     np.save(tmp_path / "images.npy", images(7, size=(16, 16)))
     words = [sys.executable, "-c", RUN, str(file), str(tmp_path / "images.npy"), str(tmp_path / "found.npy")]
-    subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""}, check=True, timeout=200)
+    subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""}, check=True, timeout=600)
     expected = mlflow.pyfunc.load_model("models:/digits-ensemble/1").predict(images(7, size=(16, 16)))
     assert np.abs(np.load(tmp_path / "found.npy") - expected).max() < 1e-5
 

@@ -97,7 +97,7 @@ def test_the_readmes_curl_gets_a_jpegs_top_five(port: int, tmp_path: Path) -> No
     (tmp_path / "digit.jpg").write_bytes(encoded(images(1, size=(30, 40))[0], "JPEG"))
     (command,) = re.findall(r"^curl -s (?:.*\\\n)*.*digit\.jpg$", README.read_text(), re.MULTILINE)
     command = command.replace(":8080/", f":{port}/").replace("/tmp/digit.jpg", "digit.jpg")
-    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=True, timeout=120)
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, check=True, timeout=600)
     (top,) = json.loads(done.stdout)["predictions"]
     assert [set(row) for row in top] == [{"class", "label", "probability"}] * 5
     assert [row["probability"] for row in top] == sorted((row["probability"] for row in top), reverse=True)

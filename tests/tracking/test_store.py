@@ -99,7 +99,7 @@ def test_a_database_of_an_older_mlflow_is_left_alone_until_the_advised_command_u
         r"Back it up, stop whatever uses it, then run: (mlflow db upgrade '.*')$", str(caught.value)
     )
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    subprocess.run(["bash", "-c", advised], env=environment, check=True, capture_output=True, timeout=200)
+    subprocess.run(["bash", "-c", advised], env=environment, check=True, capture_output=True, timeout=600)
     store.initialise(None, tmp_path)
     assert store.experiment_id("grown") == "7"
 

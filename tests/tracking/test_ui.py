@@ -105,7 +105,7 @@ def test_the_pages_show_the_store_at_hand(tracking: str, tmp_path: Path) -> None
 
 def _experiments(port: int, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
     url = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=10"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=2) as response:
