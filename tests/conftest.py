@@ -21,9 +21,12 @@ OF_THE_USER = ("RAY_ADDRESS", "RAY_AUTH", "MLFLOW_TRACKING", "MLFLOW_S3", "MLFLO
 def pytest_configure() -> None:
     """One thread a process, no time limit for an example of hypothesis, nothing of the user's own servers.
 
-    Small tensors gain nothing from more threads, and lose much where the cores are busy.
+    Small tensors gain nothing from more threads, and lose much where the cores are busy; threads that wait for each
+    other sleep, as other tests need the cores. Bytecode is kept: hundreds of processes import the same modules.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     torch.set_num_threads(1)
     slow = [hypothesis.HealthCheck.too_slow]
     hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=slow)
